@@ -1,0 +1,79 @@
+"""The manifest: everything that was known before the first step, written once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from joulelab.errors import DataInvalid
+from joulelab.quantities import Channel
+
+FORMAT = 1
+"""The version of the run directory's format that this program writes, and the newest that it reads."""
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """An instrument as it was opened: all that analysis needs to know of it."""
+
+    name: str
+    driver: str
+    options: dict[str, Any]
+    interval_ns: int
+    channels: tuple[Channel, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Instrument:
+        channels = tuple(Channel.from_json(channel) for channel in data["channels"])
+        return cls(data["name"], data["driver"], data["options"], data["interval_ns"], channels)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ran, on what, with which settings and versions.
+
+    `power` names the power channels as "instrument.channel", widest scope first; `stanza` is the device as `lab.yaml`
+    has it; `engine` is what the engine says of itself (model, quant, threads, batch); `arguments` are the protocol's.
+    """
+
+    session: str
+    run: str
+    device: str
+    protocol: str
+    arguments: dict[str, Any]
+    seed: int
+    created: str
+    clock: str
+    clock_offset_ns: int
+    simulated: bool
+    stanza: dict[str, Any]
+    engine: dict[str, Any]
+    instruments: tuple[Instrument, ...]
+    power: tuple[str, ...]
+    host: dict[str, Any]
+    versions: dict[str, str]
+    certificates: dict[str, str]
+    format: int = FORMAT
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """Every channel by "instrument.channel"."""
+        return {f"{i.name}.{channel.name}": channel for i in self.instruments for channel in i.channels}
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read and upgrade; DataInvalid where the file is no manifest or newer than this program."""
+        run = path.parent.name
+        try:
+            data = json.loads(path.read_text())
+            if (found := data["format"]) > FORMAT:
+                raise DataInvalid(f"{run} has format {found}, this joulelab reads up to {FORMAT}: update joulelab")
+            instruments = tuple(Instrument.from_json(i) for i in data.pop("instruments"))
+            return cls(**{**data, "instruments": instruments, "power": tuple(data["power"])})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataInvalid(f"the manifest of {run} is damaged: run 'joulelab verify'") from None
