@@ -1,0 +1,1 @@
+"""Instruments: things that read physical quantities. One file a meter family; only the sampler opens them."""

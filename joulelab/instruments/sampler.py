@@ -1,0 +1,181 @@
+"""Sampling: one thread an instrument on absolute deadlines, run in a process of its own (`python -m` this module).
+
+The process reads its specification as one JSON line on standard input, opens the instruments and answers with what it
+opened; a second line names the run's folder and starts the sampling. It ends when standard input closes, so that it
+never outlives the runner, however that ended. Everything it says is a JSON line on standard output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from joulelab.errors import InstrumentFault, JoulelabError
+from joulelab.instruments.base import Instrument
+from joulelab.lab import load_driver
+from joulelab.recording.samples import SampleWriter
+from joulelab.timebase import SECOND, BenchNs, Clock, MonotonicClock
+
+FLUSH_NS = SECOND // 2
+PR_SET_TIMERSLACK = 29
+
+Emit = Callable[..., None]
+Spec = Mapping[str, Any]
+
+
+def build(specs: Mapping[str, Spec], clock: Clock, refused: dict[str, str]) -> list[Instrument]:
+    """The instruments of `lab.yaml`, name -> {driver, options}; `auto` stands for whatever this host has.
+
+    Which of its sensors do not serve, and why, goes into `refused`.
+    """
+    made = []
+    for name, spec in specs.items():
+        driver = load_driver("joulelab.instruments", spec["driver"])
+        if hasattr(driver, "expand"):
+            auto = driver()
+            found = auto.expand(name, spec["options"])
+            refused.update(auto.refused)
+            made += build({n: {"driver": d, "options": options} for n, (d, options) in found.items()}, clock, refused)
+        else:
+            options = driver.Options.model_validate(spec["options"])
+            made.append(driver(name, options, clock))
+    return made
+
+
+def describe(instrument: Instrument) -> dict[str, Any]:
+    """An opened instrument as the manifest has it."""
+    return {
+        "name": instrument.name,
+        "driver": instrument.driver,
+        "options": instrument.options,
+        "interval_ns": instrument.interval_ns,
+        "channels": [asdict(channel) for channel in instrument.channels],
+    }
+
+
+class Sampling(threading.Thread):
+    """Reads one instrument on deadlines a fixed interval apart, and writes its samples.
+
+    A reading that starts a whole interval late is not made up for: the missed periods are emitted as a gap.
+    """
+
+    def __init__(self, instrument: Instrument, folder: Path, clock: Clock, emit: Emit) -> None:
+        super().__init__(name=instrument.name, daemon=True)
+        self._instrument, self._clock, self._emit = instrument, clock, emit
+        self._path = folder / "samples" / f"{instrument.name}.arrows"
+        self._lateness = array("q")
+        self._missed = 0
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # the default slack of 50 us is lateness for nothing
+        started = time.monotonic()
+        try:
+            self._writer = SampleWriter(self._path, [channel.name for channel in self._instrument.channels])
+            self._sample()
+            self._writer.close()
+        except OSError as error:
+            self._emit("fatal", source=self.name, message=f"samples of {self.name} cannot be written: {error.strerror}")
+        except JoulelabError as error:
+            self._emit("fatal", source=self.name, message=str(error))
+        self._emit("sampler", **self._cost(time.monotonic() - started))
+
+    def _sample(self) -> None:
+        interval = self._instrument.interval_ns
+        deadline = self._clock.now() + interval
+        flush_at = deadline + FLUSH_NS
+        if self._writer.last_ns >= 0:
+            lost = (deadline - self._writer.last_ns) // interval
+            self._emit("gap", instrument=self.name, start=self._writer.last_ns, stop=deadline, missed=lost)
+        while not self.stopping.is_set():
+            self._clock.sleep_until(BenchNs(deadline))
+            now = self._clock.now()
+            self._lateness.append(now - deadline)
+            self._read()
+            if now >= flush_at:
+                self._writer.flush()
+                flush_at = now + FLUSH_NS
+            deadline = self._next(deadline + interval)
+
+    def _next(self, deadline: int) -> int:
+        """The next deadline to keep: missed ones are skipped and told."""
+        interval = self._instrument.interval_ns
+        missed = (self._clock.now() - deadline) // interval
+        if missed < 1:
+            return deadline
+        self._missed += missed
+        kept = deadline + missed * interval
+        self._emit("gap", instrument=self.name, start=deadline - interval, stop=kept, missed=missed)
+        return kept
+
+    def _read(self) -> None:
+        try:
+            self._writer.append(self._instrument.read())
+        except InstrumentFault as fault:
+            if not fault.transient:
+                raise
+            self._emit("fault", source=self.name, message=str(fault))
+
+    def _cost(self, wall_s: float) -> dict[str, Any]:
+        late = np.percentile(self._lateness, [50, 99]) / 1e3 if self._lateness else [None, None]
+        return {
+            "instrument": self.name,
+            "readings": len(self._lateness),
+            "missed": self._missed,
+            "lateness_p50_us": late[0],
+            "lateness_p99_us": late[1],
+            "cpu_s": time.thread_time(),
+            "wall_s": wall_s,
+        }
+
+
+def main() -> int:
+    spec = json.loads(sys.stdin.readline())
+    lock = threading.Lock()
+
+    def emit(event: str, **fields: Any) -> None:
+        with lock:
+            print(json.dumps({"event": event, **fields}), flush=True)
+
+    clock = MonotonicClock(spec["clock_offset_ns"])
+    refused: dict[str, str] = {}
+    try:
+        instruments = build(spec["instruments"], clock, refused)
+        for instrument in instruments:
+            instrument.open()
+    except JoulelabError as error:
+        emit("error", message=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    emit("opened", instruments=[describe(instrument) for instrument in instruments], refused=refused)
+    if line := sys.stdin.readline():
+        _sample_until_closed(instruments, Path(json.loads(line)["folder"]), clock, emit)
+    for instrument in instruments:
+        instrument.close()
+    return 0
+
+
+def _sample_until_closed(instruments: list[Instrument], folder: Path, clock: Clock, emit: Emit) -> None:
+    gc.disable()  # nothing here makes cycles, and a collection is a late reading
+    threads = [Sampling(instrument, folder, clock, emit) for instrument in instruments]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    for thread in threads:
+        thread.stopping.set()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
