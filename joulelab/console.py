@@ -1,0 +1,60 @@
+"""What a person sees of long work, and how they stop it: progress on standard error, one interrupt to end well."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def show(value: T, as_json: bool, render: Callable[[T], Any], encode: Callable[[T], Any] = lambda value: value) -> None:
+    """Print JSON, or what `render` makes of the value for people: text or a rich renderable."""
+    if as_json:
+        print(json.dumps(encode(value), indent=1, allow_nan=False))
+    else:
+        Console(soft_wrap=False).print(render(value))
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """The first interrupt asks the work to stop at its next checkpoint, the second stops it now."""
+    asked = False
+
+    def on_interrupt(_number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nstopping after this step; interrupt again to stop now", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time left; the callable takes how much is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps,"),
+        TimeElapsedColumn(),
+        TextColumn("gone,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,1 @@
+"""Devices under test and the engines that run models on them."""

@@ -1,0 +1,62 @@
+"""What every engine offers: one inference in, its phase edges and token times out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from joulelab.timebase import BenchNs
+
+
+@dataclass(frozen=True)
+class Request:
+    """One inference to run: `prompt` new tokens on top of `history` tokens in the KV cache, exactly `output` tokens out.
+
+    `number` names the inference within the run; prompts are drawn from it and `seed`, so that none is served from a cache.
+    """
+
+    number: int
+    history: int
+    prompt: int
+    output: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of an inference: edges on the bench clock [ns], standard uncertainty of its inner edge [s], CPU time [s]."""
+
+    name: str
+    start: BenchNs
+    stop: BenchNs
+    boundary_u_s: float | None = None
+    cpu_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What one request cost in time. `tokens` are the arrival times of the output tokens [ns].
+
+    The prefill ends with the first output token; the decode is the remaining output - 1 passes, absent for output 1.
+    """
+
+    phases: tuple[Phase, ...]
+    tokens: tuple[BenchNs, ...] = ()
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Engine(Protocol):
+    """What runs the model. `describe` goes into the manifest: model, quantisation, settings, versions."""
+
+    def open(self) -> None: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def infer(self, request: Request) -> Inference: ...
+
+    def close(self) -> None: ...

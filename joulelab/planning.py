@@ -1,0 +1,80 @@
+"""What a protocol will take on a device, judged by the device's last finished run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.bench import Plan
+from joulelab.protocols.steps import Idle, Infer
+from joulelab.recording import RunDir, find_runs
+from joulelab.timebase import SECOND
+
+Cell = tuple[int, int, int]
+
+
+def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Steps and tokens, and from the last finished run of the device what they will take.
+
+    `expected_s` is bench time [s]; `precision_percent` is the standard uncertainty of a configuration's mean time. Both
+    are None where the device has no finished run in `folder` yet.
+    """
+    steps = plan.steps()
+    inferences = [step for step in steps if isinstance(step, Infer)]
+    waiting = sum(step.seconds if isinstance(step, Idle) else step.gap_s for step in steps)
+    row: dict[str, Any] = {
+        "device": plan.device + (" (simulated)" if plan.simulated else ""),
+        "steps": len(steps),
+        "inferences": len(inferences),
+        "configurations": len({_cell(vars(step)) for step in inferences}),
+        "prompt_tokens": sum(step.prompt for step in inferences),
+        "output_tokens": sum(step.output for step in inferences),
+        "expected_s": None,
+        "precision_percent": None,
+        "judged_by": "no finished run of it yet",
+    }
+    if last := _last_run(plan.device, folder):
+        times = _times(last)
+        row["expected_s"] = round(waiting + float(_predict(times, [_cell(vars(step)) for step in inferences]).sum()), 1)
+        row["precision_percent"] = _precision_percent(times, plan.arguments["repeats"])
+        row["judged_by"] = last.path.name
+    return row
+
+
+def _last_run(device: str, folder: Path) -> RunDir | None:
+    runs = [run for run in find_runs(folder) if run.manifest.device == device and run.state == "done"]
+    return runs[-1] if runs else None
+
+
+def _cell(step: dict[str, Any]) -> Cell:
+    return step["history"], step["prompt"], step["output"]
+
+
+def _times(run: RunDir) -> dict[Cell, list[float]]:
+    """The durations [s] of a run's inferences by configuration."""
+    times = defaultdict(list)
+    for record in run.records("inference"):
+        times[_cell(record)].append((record["phases"][-1]["stop"] - record["phases"][0]["start"]) / SECOND)
+    return times
+
+
+def _predict(times: dict[Cell, list[float]], cells: list[Cell]) -> NDArray[np.float64]:
+    """Seconds for each of `cells`: good enough to plan by, so linear in the tokens and in history x prompt."""
+    measured = np.array([np.mean(t) for t in times.values()])
+    coefficients, *_ = np.linalg.lstsq(_terms(list(times)) / measured[:, None], np.ones(len(measured)))
+    predicted: NDArray[np.float64] = np.maximum(_terms(cells) @ coefficients, 0.0)
+    return predicted
+
+
+def _terms(cells: list[Cell]) -> NDArray[np.float64]:
+    h, p, o = np.array(cells, float).T
+    return np.column_stack([np.ones_like(p), p, o, h * p])
+
+
+def _precision_percent(times: dict[Cell, list[float]], repeats: int) -> float | None:
+    spreads = [np.std(t, ddof=1) / np.mean(t) for t in times.values() if len(t) > 1]
+    return round(100 * float(np.median(spreads)) / np.sqrt(repeats), 2) if spreads else None

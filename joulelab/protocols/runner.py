@@ -1,0 +1,105 @@
+"""The runner: plays steps on a device and journals what happened. It owns the clock and is the journal's one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from joulelab.devices.base import Engine, Inference, Request
+from joulelab.errors import InstrumentFault, RunAborted
+from joulelab.instruments.sampling import Sampler
+from joulelab.protocols.steps import Idle, Infer, Step, to_json
+from joulelab.recording.journal import Journal
+from joulelab.timebase import SECOND, Anchor, BenchNs, Clock, jumps
+
+ATTEMPTS = 3
+ANCHOR_NS = 60 * SECOND
+CHECKPOINT_NS = SECOND // 5
+
+
+@dataclass
+class Runner:
+    """One run in progress. `stop()` says whether the operator wants to end it; it is asked between and within steps."""
+
+    engine: Engine
+    sampler: Sampler
+    clock: Clock
+    journal: Journal
+    seed: int
+    stop: Callable[[], bool]
+    progress: Callable[[int], None]
+
+    def play(self, steps: Sequence[Step], done: frozenset[int] = frozenset()) -> None:
+        """Play all steps but those `done` in an earlier, interrupted attempt.
+
+        On the real clock those are left out, but for the warm-up. A simulation starts over instead: its state after
+        the done steps is what they make it, so they are played again and not journalled again.
+        """
+        self._anchor = Anchor.read(self.clock)
+        self.journal.append(self.clock.now(), "resume" if done else "start", anchor=vars(self._anchor))
+        inference = 0
+        for index, step in enumerate(steps):
+            again = self.clock.virtual or (isinstance(step, Infer) and step.warmup)
+            if index not in done or again:
+                self._check()
+                self._step(index, step, inference, muted=index in done)
+            inference += isinstance(step, Infer)
+            self.progress(index + 1)
+        self._anchor_now()
+        self.journal.append(self.clock.now(), "stop", outcome="done")
+
+    def _step(self, index: int, step: Step, inference: int, *, muted: bool) -> None:
+        if not muted:
+            self.journal.append(self.clock.now(), "step", step=index, what=to_json(step))
+        record = self._idle(step) if isinstance(step, Idle) else self._infer(step, inference)
+        if not muted:
+            self.journal.append(
+                self.clock.now(), step.kind if isinstance(step, Idle) else "inference", step=index, **record
+            )
+        self.note(self.sampler.events())
+        if self.clock.now() - self._anchor.bench >= ANCHOR_NS:
+            self._anchor_now()
+        self.journal.sync()
+
+    def _idle(self, step: Idle) -> dict[str, object]:
+        start = self.clock.now()
+        stop = BenchNs(start + round(step.seconds * SECOND))
+        while (now := self.clock.now()) < stop:
+            self._check()
+            self.clock.sleep_until(BenchNs(min(stop, now + CHECKPOINT_NS)))
+        return {"start": start, "stop": self.clock.now()}
+
+    def _infer(self, step: Infer, number: int) -> dict[str, object]:
+        self.clock.sleep_until(BenchNs(self.clock.now() + round(step.gap_s * SECOND)))
+        request = Request(number, step.history, step.prompt, step.output, self.seed)
+        result = self._attempt(request)
+        asked = {"history": step.history, "prompt": step.prompt, "output": step.output}
+        return {"inference": number, "repeat": step.repeat, "warmup": step.warmup, **asked, **result.to_json()}
+
+    def _attempt(self, request: Request) -> Inference:
+        """Retry a transient fault, journalling each; a stable one, or the last, ends the run."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self.engine.infer(request)
+            except InstrumentFault as fault:
+                self.journal.append(self.clock.now(), "fault", source="engine", message=str(fault), attempt=attempt)
+                if not fault.transient or attempt == ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def note(self, events: Sequence[dict[str, object]]) -> None:
+        """Journal what the sampler says."""
+        for event in events:
+            fields = {key: value for key, value in event.items() if key != "event"}
+            self.journal.append(self.clock.now(), str(event["event"]), **fields)
+
+    def _anchor_now(self) -> None:
+        anchor = Anchor.read(self.clock)
+        if found := jumps(self._anchor, anchor):
+            self.journal.append(anchor.bench, "jump", **found)
+        self.journal.append(anchor.bench, "anchor", anchor=vars(anchor))
+        self._anchor = anchor
+
+    def _check(self) -> None:
+        if self.stop():
+            raise RunAborted("stopped by the operator")

@@ -1,0 +1,56 @@
+"""The sweep: idle, warm-up, every configuration in random order with interleaved repeats, idle again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt, MinLen
+from pydantic import BaseModel, ConfigDict
+
+from joulelab.options import Seconds
+from joulelab.protocols.steps import Idle, Infer, Step
+
+Count = Annotated[int, Gt(0)]
+
+
+class Sweep:
+    """History x prompt x decode. Prompts off the hardware's tiles (120, 136) are what makes its steps visible.
+
+    One repeat of all configurations follows another, each in a fresh order, so that drift hits all alike. Within a
+    repeat the configurations of one history follow each other, so that the cache is filled once for each. Before each
+    inference comes a gap drawn uniformly from 0 to `gap`, so that a sensor's updates fall anywhere in a phase.
+    """
+
+    class Options(BaseModel):
+        """`decode` is the number of output tokens o; the decode phase has o - 1 passes."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        history: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
+        prompt: Annotated[list[Count], MinLen(1)]
+        decode: Annotated[list[Count], MinLen(1)]
+        batch: list[Literal[1]] = [1]
+        repeats: Count = 5
+        seed: int = 1
+        idle: Annotated[Seconds, Gt(0)] = 5.0
+        warmup: Annotated[int, Ge(0)] = 3
+        gap: Annotated[Seconds, Ge(0)] = 0.1
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def steps(self) -> Iterator[Step]:
+        """The steps, the same ones for the same options."""
+        o = self._options
+        rng = np.random.default_rng(o.seed)
+        yield Idle(o.idle)
+        for _ in range(o.warmup):
+            yield Infer(max(o.history), max(o.prompt), max(o.decode), repeat=0, warmup=True)
+        for repeat in range(o.repeats):
+            for history in rng.permutation(o.history):
+                for prompt, decode in rng.permutation(list(product(o.prompt, o.decode))):
+                    yield Infer(int(history), int(prompt), int(decode), repeat, gap_s=rng.uniform(0, o.gap))
+        yield Idle(o.idle)
