@@ -23,8 +23,8 @@ import numpy as np
 
 from joulelab.errors import InstrumentFault, JoulelabError
 from joulelab.instruments.base import Instrument
-from joulelab.lab import load_driver
 from joulelab.recording.samples import SampleWriter
+from joulelab.registry import INSTRUMENTS, load_driver
 from joulelab.timebase import SECOND, BenchNs, Clock, MonotonicClock
 
 FLUSH_NS = SECOND // 2
@@ -41,7 +41,7 @@ def build(specs: Mapping[str, Spec], clock: Clock, refused: dict[str, str]) -> l
     """
     made = []
     for name, spec in specs.items():
-        driver = load_driver("joulelab.instruments", spec["driver"])
+        driver = load_driver(INSTRUMENTS, spec["driver"])
         if hasattr(driver, "expand"):
             auto = driver()
             found = auto.expand(name, spec["options"])
