@@ -15,7 +15,8 @@ from typing import Any
 from joulelab.devices.base import Engine
 from joulelab.errors import InstrumentFault, JoulelabError, RunAborted, UserError
 from joulelab.instruments.sampling import InlineSampler, ProcessSampler, Sampler
-from joulelab.lab import DEVICES, ENGINES, PROTOCOLS, Lab, load_driver
+from joulelab.instruments.simulated import meters
+from joulelab.lab import Lab
 from joulelab.protocols.runner import Runner
 from joulelab.protocols.steps import Step
 from joulelab.quantities import Scope
@@ -23,6 +24,7 @@ from joulelab.recording import Manifest, RunDir
 from joulelab.recording.journal import Journal
 from joulelab.recording.manifest import Instrument
 from joulelab.recording.recorder import Wire, create_run, seal_run
+from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
 Stop = Callable[[], bool]
@@ -42,7 +44,7 @@ class Plan:
     @classmethod
     def from_lab(cls, lab: Lab, device: str, protocol: str) -> Plan:
         stanza = lab.devices[device].model_dump(mode="json")
-        named = {channel.partition(".")[0] for channel in stanza["power"]}
+        named = {channel.partition(".")[0] for channel in stanza["power"] or ()}
         instruments = {
             name: instrument.model_dump(mode="json", exclude_none=True)
             for name, instrument in lab.instruments.items()
@@ -97,7 +99,7 @@ def _simulated(plan: Plan) -> Bench:
     clock = VirtualClock()
     driver = load_driver(DEVICES, plan.stanza["driver"])
     device = driver(plan.device, driver.Options.model_validate(plan.stanza["options"]), clock, plan.seed)
-    return Bench(clock, device.engine, InlineSampler(device.instruments))
+    return Bench(clock, device.engine, InlineSampler(meters(device.bench)))
 
 
 def _real(plan: Plan, wire: Wire, clock_offset_ns: int) -> Bench:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 T = TypeVar("T")
 
@@ -21,6 +22,40 @@ def show(value: T, as_json: bool, render: Callable[[T], Any], encode: Callable[[
         print(json.dumps(encode(value), indent=1, allow_nan=False))
     else:
         Console(soft_wrap=False).print(render(value))
+
+
+def fields(values: Mapping[str, Any]) -> Table:
+    """Names and values, one a line; a nested mapping or list has a line an item."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        grid.add_row(name.replace("_", " "), text(value))
+    return grid
+
+
+def sections(values: Mapping[str, Mapping[str, Any]]) -> Group:
+    """Fields under a heading each."""
+    return Group(*(Group(f"[bold]{name}[/bold]", fields(item)) for name, item in values.items()))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table | str:
+    """Rows that have the same keys."""
+    if not rows:
+        return "none"
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name, value in rows[0].items():
+        made.add_column(name.replace("_", " "), justify="right" if isinstance(value, int | float) else "left")
+    for row in rows:
+        made.add_row(*map(text, row.values()))
+    return made
+
+
+def text(value: Any) -> str:
+    """A value as people read it; unknown is a dash."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {text(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list):
+        return "\n".join(map(text, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
 from joulelab.errors import HardwareMissing, UserError
-from joulelab.lab import Lab, LabError, Strict, drivers, find_lab, load_driver, load_lab
-from joulelab.lab_schema import schema
+from joulelab.lab import Lab, LabError, Strict, find_lab, load_lab
+from joulelab.lab.schema import schema
 from joulelab.options import Celsius, LabPath, Seconds, Watts
 from joulelab.quantities import UNITS, Scope
+from joulelab.registry import drivers, load_driver
 
 
 class Meter:

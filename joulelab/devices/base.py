@@ -10,9 +10,9 @@ from joulelab.timebase import BenchNs
 
 @dataclass(frozen=True)
 class Request:
-    """One inference to run: `prompt` new tokens on top of `history` tokens in the KV cache, exactly `output` tokens out.
+    """One inference: `prompt` new tokens on top of `history` tokens in the KV cache, exactly `output` tokens out.
 
-    `number` names the inference within the run; prompts are drawn from it and `seed`, so that none is served from a cache.
+    `number` is that of the inference in the run; prompts are drawn from it and `seed`, so none comes from a cache.
     """
 
     number: int
@@ -24,7 +24,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of an inference: edges on the bench clock [ns], standard uncertainty of its inner edge [s], CPU time [s]."""
+    """One phase: edges on the bench clock [ns], standard uncertainty of its inner edge [s], CPU time [s]."""
 
     name: str
     start: BenchNs

@@ -5,26 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Set
 from datetime import date
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 
-from joulelab.errors import HardwareMissing, UserError
+from joulelab.errors import UserError
+from joulelab.lab.tree import LabError, Loc, Tree
+from joulelab.lab.validation import validate
 from joulelab.options import LabPath
 from joulelab.quantities import Scope
-from joulelab.validation import validate
-from joulelab.yaml_nodes import LabError, Loc, Tree, nearest
+from joulelab.registry import DEVICES, ENGINES, INSTRUMENTS, PROTOCOLS, drivers, load_driver, nearest
 
-__all__ = ["DeviceStanza", "InstrumentStanza", "Lab", "LabError", "drivers", "find_lab", "load_driver", "load_lab"]
-
-INSTRUMENTS = "joulelab.instruments"
-ENGINES = "joulelab.engines"
-DEVICES = "joulelab.devices"
-PROTOCOLS = "joulelab.protocols"
-_KINDS = {INSTRUMENTS: "instrument driver", ENGINES: "engine", DEVICES: "device driver", PROTOCOLS: "protocol"}
+__all__ = ["DeviceStanza", "InstrumentStanza", "Lab", "LabError", "find_lab", "load_lab"]
 
 NAME = "[a-z0-9][a-z0-9_-]{0,39}"
 """What an instrument or a device may be called: it becomes the name of files and folders on any system."""
@@ -93,24 +86,6 @@ class Lab(Strict):
     protocols: dict[str, SerializeAsAny[BaseModel]] = {}
     certificates: LabPath = Path("certificates")
     runs: LabPath = Path("runs")
-
-
-@cache
-def drivers(group: str) -> dict[str, EntryPoint]:
-    """What is registered in a group of entry points, by name."""
-    return {entry.name: entry for entry in entry_points(group=group)}
-
-
-def load_driver(group: str, name: str) -> type[Any]:
-    """The class registered as `name`; UserError where none is, HardwareMissing where a library is missing."""
-    entry = drivers(group).get(name)
-    if entry is None:
-        raise UserError(f"no {_KINDS[group]} is called {name!r}{nearest(name, drivers(group))}")
-    try:
-        loaded: type[Any] = entry.load()
-    except ImportError as error:
-        raise HardwareMissing(f"the {_KINDS[group]} {name!r} cannot be loaded: {error}") from error
-    return loaded
 
 
 def find_lab(explicit: Path | None) -> Path:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,19 +38,6 @@ class LabError(UserError):
 def _line(error: dict[str, Any]) -> str:
     place = ":".join(str(error[key]) for key in ("file", "line", "column") if error[key] is not None)
     return ": ".join(part for part in (place, error["path"], error["message"]) if part)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest one that is known, else all of them."""
-    names = sorted(known)
-    listed = f"; expected one of {', '.join(names)}" if names else "; there is none"
-    return did_you_mean(name, names) or listed
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The nearest known name as the end of a message; empty where none is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Tree:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict
 
 from joulelab.options import Seconds
@@ -32,7 +32,7 @@ class Sweep:
         history: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
         prompt: Annotated[list[Count], MinLen(1)]
         decode: Annotated[list[Count], MinLen(1)]
-        batch: list[Literal[1]] = [1]
+        batch: list[Annotated[int, Ge(1), Le(1)]] = [1]
         repeats: Count = 5
         seed: int = 1
         idle: Annotated[Seconds, Gt(0)] = 5.0

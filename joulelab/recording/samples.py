@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from joulelab.errors import DataInvalid
-
-if TYPE_CHECKING:
-    from joulelab.instruments.base import Block
+from joulelab.recording.block import Block
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 STAMPS = ("before_ns", "after_ns", "device_ns")
