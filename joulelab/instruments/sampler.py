@@ -67,7 +67,8 @@ def describe(instrument: Instrument) -> dict[str, Any]:
 class Sampling(threading.Thread):
     """Reads one instrument on deadlines a fixed interval apart, and writes its samples.
 
-    A reading that starts a whole interval late is not made up for: the missed periods are emitted as a gap.
+    A reading that begins whole intervals late takes the place of the last one it should have been; the periods before
+    that were missed, and are told as a gap. So where two readings are two intervals or more apart, a gap says so.
     """
 
     def __init__(self, instrument: Instrument, folder: Path, clock: Clock, emit: Emit) -> None:
@@ -94,38 +95,38 @@ class Sampling(threading.Thread):
     def _sample(self) -> None:
         interval = self._instrument.interval_ns
         deadline = self._clock.now() + interval
-        flush_at = deadline + FLUSH_NS
-        if self._writer.last_ns >= 0:
-            lost = (deadline - self._writer.last_ns) // interval
-            self._emit("gap", instrument=self.name, start=self._writer.last_ns, stop=deadline, missed=lost)
+        last, flush_at = self._writer.last_ns, deadline + FLUSH_NS
+        if last >= 0:
+            self._tell_gap(last, deadline, (deadline - last) // interval)
         while not self.stopping.is_set():
             self._clock.sleep_until(BenchNs(deadline))
-            now = self._clock.now()
-            self._lateness.append(now - deadline)
-            self._read()
-            if now >= flush_at:
+            read_ns = self._read()
+            late = read_ns - deadline
+            self._lateness.append(late)
+            if late >= interval:
+                self._tell_gap(last, read_ns, late // interval)
+            if read_ns >= flush_at:
                 self._writer.flush()
-                flush_at = now + FLUSH_NS
-            deadline = self._next(deadline + interval)
+                flush_at = read_ns + FLUSH_NS
+            last = read_ns
+            deadline += (late // interval + 1) * interval
 
-    def _next(self, deadline: int) -> int:
-        """The next deadline to keep: missed ones are skipped and told."""
-        interval = self._instrument.interval_ns
-        missed = (self._clock.now() - deadline) // interval
-        if missed < 1:
-            return deadline
+    def _tell_gap(self, start: int, stop: int, missed: int) -> None:
         self._missed += missed
-        kept = deadline + missed * interval
-        self._emit("gap", instrument=self.name, start=deadline - interval, stop=kept, missed=missed)
-        return kept
+        self._emit("gap", instrument=self.name, start=start, stop=stop, missed=missed)
 
-    def _read(self) -> None:
+    def _read(self) -> int:
+        """Take a reading, and say when it began [ns]; a transient fault takes its place."""
+        began = self._clock.now()
         try:
-            self._writer.append(self._instrument.read())
+            block = self._instrument.read()
         except InstrumentFault as fault:
             if not fault.transient:
                 raise
             self._emit("fault", source=self.name, message=str(fault))
+            return began
+        self._writer.append(block)
+        return int(block.before[-1]) if len(block.before) else began
 
     def _cost(self, wall_s: float) -> dict[str, Any]:
         late = np.percentile(self._lateness, [50, 99]) / 1e3 if self._lateness else [None, None]

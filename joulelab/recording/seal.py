@@ -92,13 +92,13 @@ def _describe(record: dict[str, Any]) -> str:
 
 
 def _silent_gaps(run: RunDir, journalled: list[dict[str, Any]]) -> list[Finding]:
-    """Holes of more than two polling intervals between readings that no journal record accounts for."""
+    """Where readings lie two polling intervals or more apart and no journal record says why."""
     findings = []
     for instrument in run.manifest.instruments:
-        after = run.samples(instrument.name)["after_ns"].to_numpy()
+        before = run.samples(instrument.name)["before_ns"].to_numpy()
         known = [(gap["start"], gap["stop"]) for gap in journalled if gap["instrument"] == instrument.name]
-        for k in np.flatnonzero(np.diff(after) > 2 * instrument.interval_ns):
-            if not any(start <= after[k + 1] and stop >= after[k] for start, stop in known):
-                length = (after[k + 1] - after[k]) / 1e9
+        for k in np.flatnonzero(np.diff(before) >= 2 * instrument.interval_ns):
+            if not any(start <= before[k + 1] and stop >= before[k] for start, stop in known):
+                length = (before[k + 1] - before[k]) / 1e9
                 findings.append(Finding("silent gap", f"{instrument.name}: {length:.3f} s without a reading"))
     return findings

@@ -1,0 +1,178 @@
+"""Random-weight Llama models, written once to the cache, and the architecture of any GGUF file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from joulelab.errors import HardwareMissing, UserError
+from joulelab.registry import nearest
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader, GGUFWriter
+
+RECIPE = 1
+"""Counts the changes to what `random_gguf` writes; it is in the file's name, so that no older file is taken for it."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The dimensions of a Llama; all of them multiples of 32, which is the block of q8_0."""
+
+    d_model: int
+    layers: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    vocabulary: int
+    context: int
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor of the model."""
+        d, d_kv = self.d_model, self.d_model // self.heads * self.kv_heads
+        yield "token_embd", (self.vocabulary, d)
+        yield "output", (self.vocabulary, d)
+        yield "output_norm", (d,)
+        layer = {
+            "attn_norm": (d,),
+            "attn_q": (d, d),
+            "attn_k": (d_kv, d),
+            "attn_v": (d_kv, d),
+            "attn_output": (d, d),
+            "ffn_norm": (d,),
+            "ffn_gate": (self.feed_forward, d),
+            "ffn_up": (self.feed_forward, d),
+            "ffn_down": (d, self.feed_forward),
+        }
+        for i in range(self.layers):
+            yield from ((f"blk.{i}.{name}", shape) for name, shape in layer.items())
+
+
+ARCHITECTURES = {
+    "llama-100m": Architecture(768, 14, 12, 4, 2048, 8192, 8192),
+    "llama-15m": Architecture(384, 8, 6, 2, 1024, 4096, 4096),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called `name`; UserError with the nearest one where there is none."""
+    if name not in ARCHITECTURES:
+        raise UserError(f"no random model is called {name!r}{nearest(name, ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def need_llama_cpp() -> None:
+    """HardwareMissing where the packages that bring llama.cpp are not installed."""
+    if not all(map(find_spec, ("gguf", "xllamacpp"))):
+        raise HardwareMissing("llama.cpp is not installed: run 'make run' once or 'uv sync --extra host'")
+
+
+def model_cache() -> Path:
+    """Where random models are kept: $XDG_CACHE_HOME/joulelab/models, else below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "joulelab" / "models"
+
+
+def random_gguf(name: str, folder: Path) -> Path:
+    """The random-weight model `name` (q8_0) in `folder`, written from a fixed seed if it is not there."""
+    shape = architecture(name)
+    path = folder / f"{name}-q8_0-{RECIPE}.gguf"
+    if not path.exists():
+        need_llama_cpp()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as draft:
+                _write(Path(draft, path.name), shape)
+                Path(draft, path.name).replace(path)
+        except OSError as error:
+            reason = error.strerror or "the disk is full"  # numpy's error for a short write has no number
+            raise UserError(f"cannot write the model {name} to {folder}: {reason}") from error
+    return path
+
+
+def _write(path: Path, a: Architecture) -> None:
+    from gguf import GGMLQuantizationType, GGUFWriter, quants
+
+    writer = GGUFWriter(path, "llama")
+    _write_metadata(writer, a)
+    rng = np.random.default_rng(0)
+    for name, shape in a.tensors():
+        if len(shape) == 1:
+            writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+        else:
+            weights = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            q8_0 = GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{name}.weight", quants.quantize(weights, q8_0), raw_dtype=q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_metadata(writer: GGUFWriter, a: Architecture) -> None:
+    from gguf import LlamaFileType, TokenType
+
+    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
+    writer.add_context_length(a.context)
+    writer.add_embedding_length(a.d_model)
+    writer.add_block_count(a.layers)
+    writer.add_feed_forward_length(a.feed_forward)
+    writer.add_head_count(a.heads)
+    writer.add_head_count_kv(a.kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(a.d_model // a.heads)
+    writer.add_vocab_size(a.vocabulary)
+    # No byte tokens: the server holds back a token that ends inside a UTF-8 character, and with it its arrival time.
+    writer.add_tokenizer_model("llama")
+    ordinary = a.vocabulary - 3
+    writer.add_token_list([b"<unk>", b"<s>", b"</s>", *(b"t%d" % i for i in range(ordinary))])
+    writer.add_token_scores([0.0] * a.vocabulary)
+    writer.add_token_types([TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.NORMAL] * ordinary])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
+def describe_gguf(path: Path) -> dict[str, Any]:
+    """What the header of a GGUF file says of its architecture.
+
+    `d_kv` is the width of a layer's keys (KV heads x head size); `kv_bytes_per_token` is of an f16 cache, all layers.
+    UserError where the file cannot be read or is not a whole GGUF file of a language model.
+    """
+    need_llama_cpp()
+    from gguf import GGUFReader
+
+    try:
+        return _describe(GGUFReader(path))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{path} is not a whole GGUF file of a language model") from error
+
+
+def _describe(reader: GGUFReader) -> dict[str, Any]:
+    from gguf import LlamaFileType
+
+    header = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
+    family = header["general.architecture"]
+    layers, d_model = header[f"{family}.block_count"], header[f"{family}.embedding_length"]
+    heads = header[f"{family}.attention.head_count"]
+    kv_heads = header.get(f"{family}.attention.head_count_kv", heads)
+    d_head = header.get(f"{family}.attention.key_length") or d_model // np.max(heads)
+    d_kv = int(np.broadcast_to(kv_heads, layers).sum() * d_head) // layers
+    return {
+        "family": family,
+        "quant": LlamaFileType(header["general.file_type"]).name.removeprefix("MOSTLY_"),
+        "parameters": sum(tensor.n_elements for tensor in reader.tensors),
+        "layers": layers,
+        "d_model": d_model,
+        "d_kv": d_kv,
+        "weight_bytes": sum(tensor.n_bytes for tensor in reader.tensors),
+        "kv_bytes_per_token": layers * 2 * d_kv * 2,
+    }

@@ -1,0 +1,1 @@
+"""How bytes reach instruments and engines. Every reply is stamped here, never in a driver."""
