@@ -177,6 +177,8 @@ def _play(
         raise JoulelabError(
             f"{path.name} cannot be written on: {error.strerror}; what was recorded is intact"
         ) from error
+    finally:
+        journal.close()
 
 
 def _manifest(plan: Plan, bench: Bench, path: Path, now: datetime) -> Manifest:

@@ -1,4 +1,4 @@
-"""GCC's OpenMP runtime for xllamacpp, whose wheel needs one: a bare Debian has none, scikit-learn's wheel carries one."""
+"""GCC's OpenMP runtime, which xllamacpp needs: a bare Debian has none, the wheel of scikit-learn carries one."""
 
 from __future__ import annotations
 

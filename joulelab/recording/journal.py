@@ -34,7 +34,6 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self.sync()
         self._file.close()
 
 

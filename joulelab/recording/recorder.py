@@ -49,5 +49,6 @@ def create_run(path: Path, manifest: Manifest) -> Journal:
 
 def seal_run(path: Path, journal: Journal, outcome: str) -> None:
     """Close the journal and seal the run as `done`, `aborted` or `failed`."""
+    journal.sync()
     journal.close()
     write_seal(path, outcome)

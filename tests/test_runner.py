@@ -1,0 +1,126 @@
+"""The runner retries what is transient, ends what is not, and seals what happened."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from joulelab import bench as benches
+from joulelab.bench import Bench, Plan, record, resume
+from joulelab.devices.base import Engine, Inference, Request
+from joulelab.errors import InstrumentFault, JoulelabError, RunAborted, UserError
+from joulelab.lab import load_lab
+from joulelab.protocols.steps import Idle, Infer
+from joulelab.protocols.sweep import Sweep
+from joulelab.recording import RunDir, find_runs
+from joulelab.recording.seal import verify
+
+LAB = """
+version: 1
+devices:
+  phone: {driver: simulated, profile: phone}
+protocols:
+  sweep: {history: [0, 64], prompt: [8], decode: [1, 8], repeats: 3, idle: 2 s, warmup: 1}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    (tmp_path / "lab.yaml").write_text(LAB)
+    return Plan.from_lab(load_lab(tmp_path / "lab.yaml"), "phone", "sweep")
+
+
+class Faulty:
+    """An engine that stumbles at the calls that `fault` names, and else does what `inner` does."""
+
+    def __init__(self, inner: Engine, fault: Callable[[int], Exception | None]) -> None:
+        self._inner, self._fault = inner, fault
+        self._calls = itertools.count()
+        self.open, self.describe, self.close = inner.open, inner.describe, inner.close
+
+    def infer(self, request: Request) -> Inference:
+        if fault := self._fault(next(self._calls)):
+            raise fault
+        return self._inner.infer(request)
+
+
+@pytest.fixture
+def stumble(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Exception | None]], None]:
+    make = benches._simulated
+
+    def with_faults(fault: Callable[[int], Exception | None]) -> None:
+        def made(plan: Plan) -> Bench:
+            bench = make(plan)
+            bench.engine = Faulty(bench.engine, fault)
+            return bench
+
+        monkeypatch.setattr(benches, "_simulated", made)
+
+    return with_faults
+
+
+def never() -> bool:
+    return False
+
+
+def run_of(tmp_path: Path) -> RunDir:
+    return next(find_runs(tmp_path))
+
+
+def test_a_transient_fault_is_retried_and_journalled(plan: Plan, tmp_path: Path, stumble: Callable[..., None]) -> None:
+    stumble(lambda call: InstrumentFault("hiccup", transient=True) if call == 4 else None)
+    run = record(plan, tmp_path / "s", never, lambda _: None)
+    (fault,) = run.records("fault")
+    assert fault["message"] == "hiccup"
+    assert run.state == "done"
+    assert len(run.records("inference")) == 13
+
+
+@pytest.mark.parametrize("transient", [True, False])
+def test_a_fault_that_stays_ends_the_run_as_failed(
+    plan: Plan, tmp_path: Path, stumble: Callable[..., None], transient: bool
+) -> None:
+    stumble(lambda call: InstrumentFault("gone", transient=transient) if call >= 4 else None)
+    with pytest.raises(InstrumentFault, match="gone"):
+        record(plan, tmp_path / "s", never, lambda _: None)
+    run = run_of(tmp_path)
+    assert run.state == "failed"
+    assert len(run.records("inference")) == 4
+    assert not [finding for finding in verify(run) if finding.bad]
+    with pytest.raises(UserError, match="sealed as failed"):
+        resume(run, never, lambda _: None)
+
+
+def test_the_operator_ends_a_run_as_aborted(plan: Plan, tmp_path: Path) -> None:
+    asked = itertools.count()
+    with pytest.raises(RunAborted):
+        record(plan, tmp_path / "s", lambda: next(asked) > 20, lambda _: None)
+    assert run_of(tmp_path).state == "aborted"
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
+    plan: Plan, tmp_path: Path, stumble: Callable[..., None]
+) -> None:
+    stumble(lambda call: OSError(28, "No space left on device") if call == 6 else None)
+    with pytest.raises(JoulelabError, match="cannot be written on: No space left on device"):
+        record(plan, tmp_path / "s", never, lambda _: None)
+    run = run_of(tmp_path)
+    assert run.state == "interrupted"
+    assert len(run.records("inference")) == 6
+
+
+def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_own() -> None:
+    options = Sweep.Options(history=[0, 9], prompt=[3, 4], decode=[1, 2], repeats=3, warmup=2, idle=1.0, seed=5)
+    steps = list(Sweep(options).steps())
+    assert steps == list(Sweep(options).steps())
+    assert isinstance(steps[0], Idle)
+    assert isinstance(steps[-1], Idle)
+    measured = [step for step in steps if isinstance(step, Infer) and not step.warmup]
+    cells = [(step.history, step.prompt, step.output) for step in measured]
+    assert len(set(cells)) == 8
+    assert all(cells.count(cell) == 3 for cell in cells)
+    assert [{step.repeat for step in measured[k : k + 8]} for k in (0, 8, 16)] == [{0}, {1}, {2}]
+    assert cells[:8] != cells[8:16]
