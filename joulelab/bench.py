@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -90,7 +90,8 @@ def open_bench(plan: Plan, wire: Wire, clock_offset_ns: int = 0) -> Iterator[Ben
     try:
         yield bench
     finally:
-        bench.sampler.close()
+        with suppress(OSError):  # samples that cannot be written ended the run, and were told of
+            bench.sampler.close()
         bench.engine.close()
         os.sched_setaffinity(0, affinity)
 

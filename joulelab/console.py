@@ -15,13 +15,15 @@ from rich.table import Table
 
 T = TypeVar("T")
 
+PIPED_COLUMNS = 100
+
 
 def show(value: T, as_json: bool, render: Callable[[T], Any], encode: Callable[[T], Any] = lambda value: value) -> None:
     """Print JSON, or what `render` makes of the value for people: text or a rich renderable."""
     if as_json:
         print(json.dumps(encode(value), indent=1, allow_nan=False))
     else:
-        Console(soft_wrap=False).print(render(value))
+        Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(render(value))
 
 
 def fields(values: Mapping[str, Any]) -> Table:
@@ -52,10 +54,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table | str:
 def text(value: Any) -> str:
     """A value as people read it; unknown is a dash."""
     if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {text(item)}" for key, item in value.items()) or "-"
+        return "\n".join(f"{key}: {_indented(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return "\n".join(map(text, value)) or "-"
     return "-" if value is None else str(value)
+
+
+def _indented(value: Any) -> str:
+    shown = text(value)
+    return "\n  " + shown.replace("\n", "\n  ") if "\n" in shown else shown
 
 
 @contextmanager

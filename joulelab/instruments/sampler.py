@@ -129,6 +129,7 @@ class Sampling(threading.Thread):
         return int(block.before[-1]) if len(block.before) else began
 
     def _cost(self, wall_s: float) -> dict[str, Any]:
+        cpu_s = time.thread_time()  # before the percentiles: their first call imports for longer than a flush takes
         late = np.percentile(self._lateness, [50, 99]) / 1e3 if self._lateness else [None, None]
         return {
             "instrument": self.name,
@@ -136,7 +137,7 @@ class Sampling(threading.Thread):
             "missed": self._missed,
             "lateness_p50_us": late[0],
             "lateness_p99_us": late[1],
-            "cpu_s": time.thread_time(),
+            "cpu_s": cpu_s,
             "wall_s": wall_s,
         }
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ class ProcessSampler:
         self._say({"instruments": specs, "clock_offset_ns": clock_offset_ns})
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
-        answer = (
+        answer: Event = (
             json.loads(line) if line else {"event": "error", "message": "the sampler did not start", "exit_code": 3}
         )
         if answer["event"] == "error":
@@ -140,11 +141,12 @@ class InlineSampler:
         return []
 
     def close(self) -> list[Event]:
-        for writer in self._writers:
-            writer.close()
-        self._writers = []
-        for instrument in self._instruments:
-            instrument.close()
+        with ExitStack() as all_of_them:
+            for instrument in self._instruments:
+                all_of_them.callback(instrument.close)
+            for writer in self._writers:
+                all_of_them.callback(writer.close)
+            self._writers = []
         return []
 
 

@@ -97,10 +97,10 @@ class SampleWriter:
             raise OSError(28, "no space left for samples")
 
     def close(self) -> None:
-        self.flush()
-        self._write(END_OF_STREAM)
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file:
+            self.flush()
+            self._write(END_OF_STREAM)
+            os.fsync(self._file.fileno())
 
 
 def _column(values: Any, kind: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Recorded runs and tables into phase energies, models and verdicts; touches no hardware."""

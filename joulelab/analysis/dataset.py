@@ -1,0 +1,159 @@
+"""The phases table, the one thing that analysis, imports and users share, and its file, covariance beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from joulelab.analysis.integrals import Floats
+from joulelab.errors import DataInvalid, UserError
+from joulelab.quantities import Channel
+
+VERSION = 1
+FILE, COVARIANCE = "phases.parquet", "phases.cov.npz"
+IDLE = ["run", "channel", "idle_w", "idle_u_w", "steps"]
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_COLUMNS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("session", "run", "device", "model", "quant", "engine", "mode"), (_TEXT, "")),
+    **dict.fromkeys(("batch", "threads", "inference", "repeat"), (_WHOLE, "1")),
+    "phase": (_TEXT, ""),
+    **dict.fromkeys(("history", "prompt", "output"), (_WHOLE, "token")),
+    **dict.fromkeys(("start_ns", "stop_ns"), (_WHOLE, "ns")),
+    **dict.fromkeys(("boundary_u_s", "duration_s", "cpu_s"), (_REAL, "s")),
+    **dict.fromkeys(("channel", "scope", "origin", "method"), (_TEXT, "")),
+    **dict.fromkeys(("energy_j", "energy_u_j"), (_REAL, "J")),
+    "gain_u_rel": (_REAL, "1"),
+    "idle_j": (_REAL, "J"),
+    "temperature_c": (_REAL, "degC"),
+    "throttled": (pa.bool_(), ""),
+    "certificate": (_TEXT, ""),
+    "status": (_TEXT, ""),
+}
+SCHEMA = pa.schema(
+    [pa.field(name, kind, metadata={"unit": unit} if unit else None) for name, (kind, unit) in _COLUMNS.items()]
+)
+"""The columns in their order, each quantity with its unit in the field's metadata. Unknown is null."""
+SUBJECT = ("device", "model", "quant", "engine", "mode", "batch", "threads")
+"""What a measurement is of: rows that differ in one of these are never pooled."""
+SYSTEMATIC = ("gain", "offset", "clock", "lag")
+"""The terms of the budget that err alike in every row of a channel."""
+_TO_PANDAS = {_WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), _TEXT: pd.StringDtype(na_value=np.nan)}
+
+
+def to_frame(table: Any) -> pd.DataFrame:
+    """A `pyarrow.Table` of `SCHEMA` as a frame whose whole numbers may be null."""
+    return pd.DataFrame(table.to_pandas(types_mapper=_TO_PANDAS.get))
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases table with what goes with it.
+
+    `channels` by "instrument.channel"; `notes` say what was left out and why; `idle` has the idle power of each `run`
+    and `channel`: `idle_w`, `idle_u_w` (the spread over the idle steps, a standard deviation) and `steps`; `budget`
+    has a signed column [J] for each term of the uncertainty and a row for each of the table's.
+    """
+
+    table: pd.DataFrame
+    channels: dict[str, Channel] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    idle: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IDLE))
+    budget: pd.DataFrame | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write `phases.parquet`, whole or not at all, and `phases.cov.npz` where the rows have a budget.
+
+        UserError where `folder` cannot be written.
+        """
+        about = {
+            "version": VERSION,
+            "channels": {name: channel.to_json() for name, channel in self.channels.items()},
+            "notes": self.notes,
+            "idle": json.loads(self.idle.to_json(orient="records", double_precision=15)),
+        }
+        table = pa.Table.from_pandas(self.table, SCHEMA, preserve_index=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / COVARIANCE).unlink(missing_ok=True)
+            draft = folder / f".{FILE}"
+            pq.write_table(table.replace_schema_metadata({"joulelab": json.dumps(about)}), draft)
+            if self.budget is not None:
+                terms, loads = np.array(self.budget.columns, "U"), self.budget.to_numpy()
+                np.savez_compressed(folder / COVARIANCE, terms=terms, loads=loads)
+            draft.rename(folder / FILE)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+    def covariance(self, rows: Sequence[int]) -> Floats:
+        """The covariance [rows, rows] in J^2 of the energies of some rows.
+
+        Each term is one random number times its column of the budget. The systematic terms share theirs over all rows
+        of a channel; the boundary's over the phases of an inference, where prefill and decode have it with opposite
+        sign; the others have one a row.
+        """
+        assert self.budget is not None
+        table, budget = self.table.iloc[list(rows)], self.budget.iloc[list(rows)]
+        channel = pd.factorize(table["channel"])[0]
+        inference = table.groupby(["run", "inference", "channel"], dropna=False).ngroup().to_numpy()
+        shared = dict.fromkeys(SYSTEMATIC, channel) | {"boundary": inference}
+        total = np.zeros((len(table), len(table)))
+        for term, load in budget.items():
+            group = shared.get(str(term), np.arange(len(table)))
+            total += np.outer(load, load) * (group[:, None] == group)
+        return total
+
+
+def read_dataset(path: Path) -> Phases:
+    """Read a dataset: its folder or its Parquet file. DataInvalid where it is none."""
+    file = path / FILE if path.is_dir() else path
+    try:
+        table = pq.read_table(file)
+        about = json.loads(table.schema.metadata[b"joulelab"])
+    except FileNotFoundError:
+        raise DataInvalid(f"{path} is neither a run nor a dataset: it has no {FILE}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataInvalid(f"{file} is no phases table: import it with 'joulelab import table'") from None
+    if about["version"] > VERSION:
+        raise DataInvalid(f"{path} has format {about['version']}, this joulelab reads up to {VERSION}: update joulelab")
+    channels = {name: Channel.from_json(channel) for name, channel in about["channels"].items()}
+    idle = pd.DataFrame(about["idle"], columns=IDLE)
+    return Phases(to_frame(table), channels, about["notes"], idle, _read_budget(file.with_name(COVARIANCE)))
+
+
+def _read_budget(file: Path) -> pd.DataFrame | None:
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as stored:
+        return pd.DataFrame(stored["loads"], columns=stored["terms"].tolist())
+
+
+def merge(datasets: Sequence[Phases]) -> Phases:
+    """Datasets as one. DataInvalid where a channel of one name is not the same channel in all of them."""
+    budgets = [pd.DataFrame(index=d.table.index) if d.budget is None else d.budget for d in datasets]
+    budget = pd.concat(budgets, ignore_index=True)
+    return Phases(
+        pd.concat([dataset.table for dataset in datasets], ignore_index=True),
+        same_channels([dataset.channels for dataset in datasets]),
+        [note for dataset in datasets for note in dataset.notes],
+        pd.concat([dataset.idle for dataset in datasets], ignore_index=True),
+        None if budget.columns.empty else budget,
+    )
+
+
+def same_channels(several: Iterable[dict[str, Channel]]) -> dict[str, Channel]:
+    """The channels of several sources as one; DataInvalid where one name stands for two of them."""
+    channels: dict[str, Channel] = {}
+    for found in several:
+        for name, channel in found.items():
+            if channels.setdefault(name, channel) != channel:
+                raise DataInvalid(f"{name} is described differently in two of the sources: take them one at a time")
+    return channels

@@ -1,0 +1,398 @@
+"""The command line: one verb for each thing a person does. Heavy imports stand where a verb needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from joulelab import console
+from joulelab.errors import DataInvalid, JoulelabError, RunAborted, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from joulelab.analysis.phases import Phases
+    from joulelab.analysis.validation import Verdict
+    from joulelab.bench import Plan
+    from joulelab.lab import Lab
+    from joulelab.recording import RunDir
+    from joulelab.report.section import Section
+
+EXIT_USAGE = 1
+EXIT_VERDICT = 6
+EXIT_BUG = 70
+USAGE_OF_TYPER = 2
+
+app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
+)
+
+LabFile = Annotated[Path | None, typer.Option("--lab", help="The bench; otherwise lab.yaml here or in a parent.")]
+RunsFolder = Annotated[Path | None, typer.Option("--runs", help="The runs folder; otherwise the one of lab.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Protocol = Annotated[str | None, typer.Argument(help="A protocol of lab.yaml; may be left out where it has one.")]
+Device = Annotated[list[str] | None, typer.Option("--device", help="Only this device (may be repeated).")]
+OneRun = Annotated[str, typer.Argument(help="A run: path, unique part of its name, or last.")]
+Sources = Annotated[
+    list[str] | None, typer.Argument(help="Runs, sessions or datasets; left out: the last session's runs.")
+]
+Split = Annotated[
+    Literal["configuration", "prompt"], typer.Option(help="Hold out by configuration or by prompt length.")
+]
+MinPeriods = Annotated[float, typer.Option(help="Leave out energies of phases shorter than this many sensor periods.")]
+Out = Annotated[Path | None, typer.Option("--out")]
+
+SchemaOnly = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of lab.yaml for editors.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends with one of the documented exit codes."""
+    try:
+        app(arguments)
+    except SystemExit as end:
+        sys.exit(EXIT_USAGE if end.code == USAGE_OF_TYPER else end.code)
+    except JoulelabError as error:
+        print(f"joulelab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 the last line of defence: a bug keeps its traceback
+        traceback.print_exc()
+        sys.exit(EXIT_BUG)
+
+
+@app.command()
+def check(lab_file: LabFile = None, as_json: AsJson = False, schema: SchemaOnly = False) -> None:
+    """Check lab.yaml, offline: every mistake in it at once."""
+    from joulelab.lab.schema import schema as lab_schema
+
+    if schema:
+        console.show(lab_schema(), True, str)
+        return
+    path, lab = _lab(lab_file)
+    found = {
+        "lab": str(path),
+        "instruments": {name: stanza.driver for name, stanza in lab.instruments.items()},
+        "devices": {name: stanza.driver for name, stanza in lab.devices.items()},
+        "protocols": list(lab.protocols),
+        "runs": str(lab.runs),
+    }
+    console.show(found, as_json, console.fields)
+
+
+@app.command()
+def plan(
+    protocol: Protocol = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """The steps of a protocol, and how long and how precise they will be; no hardware touched."""
+    from joulelab.planning import outlook
+
+    plans = _plans(_lab(lab_file)[1], protocol, device)
+    folder = _runs_folder(runs, lab_file)
+    console.show([outlook(plan, folder) for plan in plans], as_json, console.table)
+
+
+@app.command()
+def run(
+    protocol: Protocol = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    device: Device = None,
+    resume: Annotated[str | None, typer.Option(help="Finish this interrupted run.")] = None,
+    require_pass: Annotated[
+        bool, typer.Option("--require-pass", help="Exit 6 unless every verdict is a pass.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run, record, reduce, fit, validate and report."""
+    folder = _runs_folder(runs, lab_file)
+    if resume:
+        finished, faults = [_resume(_find(folder, resume))], list[JoulelabError]()
+    else:
+        finished, faults = _record(_plans(_lab(lab_file)[1], protocol, device), folder)
+    passed = _conclude(finished, as_json) if finished else True
+    for fault in faults:
+        print(f"joulelab: {fault}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(faults[0].exit_code)
+    if require_pass and not passed:
+        raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command("runs")
+def list_runs(lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson = False) -> None:
+    """List the runs, oldest first."""
+    from joulelab.recording import find_runs
+
+    rows = [
+        {"session": r.path.parent.name, "run": r.path.name, "state": r.state, "inferences": len(r.records("inference"))}
+        for r in find_runs(_runs_folder(runs, lab_file))
+    ]
+    console.show(rows, as_json, console.table)
+
+
+@app.command()
+def show(name: OneRun = "last", lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson = False) -> None:
+    """Describe a run: what ran on what, how it went, and where the uncertainty of its joules comes from."""
+    from joulelab.analysis.phases import reduce
+    from joulelab.report.describe import describe
+
+    found = _find(_runs_folder(runs, lab_file), name)
+    console.show(describe(found, reduce(found)), as_json, console.fields)
+
+
+@app.command()
+def verify(name: OneRun = "last", lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson = False) -> None:
+    """Check a run's integrity, gaps and clocks; exit 5 where it is not what was recorded."""
+    from joulelab.recording.seal import verify as findings_of
+
+    found = _find(_runs_folder(runs, lab_file), name)
+    findings = findings_of(found)
+    console.show([vars(finding) for finding in findings], as_json, console.table)
+    if any(finding.bad for finding in findings):
+        raise typer.Exit(DataInvalid.exit_code)
+    if not as_json:
+        print(f"{found.path.name}: every file is as it was sealed")
+
+
+@app.command("import")
+def import_source(
+    kind: Annotated[str, typer.Argument(help="What to import: table.")],
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.")],
+    mapping: Annotated[Path, typer.Option("--map", help="Which column is what, in which unit.")],
+    out: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Import somebody else's recording as a dataset that fit and validate take."""
+    from joulelab.analysis.tables import import_table
+
+    if kind != "table":
+        raise UserError(f"cannot import {kind!r}; there is: table")
+    phases = import_table(file, mapping)
+    phases.save(out)
+    console.show(_summary(phases) | {"dataset": str(out)}, as_json, console.fields)
+
+
+@app.command()
+def reduce(
+    sources: Sources = None, lab_file: LabFile = None, runs: RunsFolder = None, out: Out = None, as_json: AsJson = False
+) -> None:
+    """Samples to the phases table; --out keeps it as a dataset a source."""
+    rows = {}
+    for path, phases in _load(sources, runs, lab_file):
+        if out:
+            phases.save(out / path.name)
+        rows[path.name] = _summary(phases)
+    console.show(rows, as_json, console.sections)
+
+
+@app.command()
+def fit(
+    sources: Sources = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    out: Out = None,
+    min_periods: MinPeriods = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit time and energy models; --out writes them as JSON."""
+    from joulelab.analysis.models import fit as fit_phases
+    from joulelab.report.text import coefficients
+
+    models = [model for _, phases in _load(sources, runs, lab_file) for model in fit_phases(phases, min_periods)]
+    encoded = [model.to_json() for model in models]
+    if out:
+        out.write_text(json.dumps({"models": encoded}, indent=1) + "\n")
+    console.show(models, as_json, coefficients, lambda _: {"models": encoded})
+
+
+@app.command()
+def validate(
+    sources: Sources = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    split: Split = "configuration",
+    min_periods: MinPeriods = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Held-out errors against the targets; exit 6 where a verdict fails or is undecided."""
+    from joulelab.analysis.validation import validate as validate_phases
+    from joulelab.report.text import verdicts as as_text
+
+    loaded = _load(sources, runs, lab_file)
+    verdicts = [v for _, phases in loaded for v in validate_phases(phases, split=split, min_periods=min_periods)]
+    console.show(verdicts, as_json, as_text, lambda found: {"models": [v.to_json() for v in found]})
+    if not _passed(verdicts):
+        raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command()
+def report(
+    sources: Sources = None, lab_file: LabFile = None, runs: RunsFolder = None, out: Out = None, as_json: AsJson = False
+) -> None:
+    """Write the HTML report of runs or datasets."""
+    paths = _paths(sources, _runs_folder(runs, lab_file))
+    written = _report(_sections(paths), out or _report_path(paths))
+    console.show({"report": str(written)}, as_json, console.fields)
+
+
+def _lab(lab_file: Path | None) -> tuple[Path, Lab]:
+    from joulelab.lab import find_lab, load_lab
+
+    path = find_lab(lab_file)
+    return path, load_lab(path)
+
+
+def _runs_folder(runs: Path | None, lab_file: Path | None) -> Path:
+    """--runs, else the lab's; an analyst without a lab has the folder `runs` here."""
+    from joulelab.lab import find_lab
+
+    if runs is not None:
+        return runs
+    try:
+        find_lab(lab_file)
+    except UserError:
+        return Path("runs")
+    return _lab(lab_file)[1].runs
+
+
+def _plans(lab: Lab, protocol: str | None, devices: Sequence[str] | None) -> list[Plan]:
+    from joulelab.bench import Plan
+    from joulelab.registry import nearest
+
+    chosen = protocol or (next(iter(lab.protocols)) if len(lab.protocols) == 1 else "")
+    if chosen not in lab.protocols:
+        raise UserError(f"lab.yaml sets up no protocol {chosen!r}{nearest(chosen, lab.protocols)}")
+    if unknown := [name for name in devices or () if name not in lab.devices]:
+        raise UserError(f"lab.yaml has no device {unknown[0]!r}{nearest(unknown[0], lab.devices)}")
+    return [Plan.from_lab(lab, device, chosen) for device in devices or lab.devices]
+
+
+def _find(folder: Path, name: str) -> RunDir:
+    from joulelab.recording import find_run
+
+    return find_run(folder, name)
+
+
+def _paths(sources: Sequence[str] | None, folder: Path) -> list[Path]:
+    """Runs and datasets by what people call them; a session stands for its runs, nothing for the last session."""
+    from joulelab.recording import sessions
+
+    known = sessions(folder)
+    if not sources:
+        if not known:
+            raise UserError(f"there are no runs in {folder}: 'joulelab run' makes one, 'joulelab import' a dataset")
+        return [run.path for run in known[max(known)]]
+    paths: list[Path] = []
+    for source in sources:
+        if source in known:
+            paths += [run.path for run in known[source]]
+        elif source.endswith(".parquet") or (Path(source) / "phases.parquet").is_file():
+            paths.append(Path(source))
+        else:
+            paths.append(_find(folder, source).path)
+    return paths
+
+
+def _load(sources: Sequence[str] | None, runs: Path | None, lab_file: Path | None) -> list[tuple[Path, Phases]]:
+    from joulelab.analysis.phases import load_phases
+
+    return [(path, load_phases(path)) for path in _paths(sources, _runs_folder(runs, lab_file))]
+
+
+def _summary(phases: Phases) -> dict[str, Any]:
+    table = phases.table
+    return {
+        "devices": sorted(set(table["device"])),
+        "rows": len(table),
+        "rows_with_energy": int(table["energy_j"].notna().sum()),
+        "channels": list(phases.channels),
+        "notes": phases.notes,
+    }
+
+
+def _record(plans: Sequence[Plan], folder: Path) -> tuple[list[RunDir], list[JoulelabError]]:
+    """One run a device, in one session; what is wrong with one device does not keep the others from running."""
+    from joulelab.bench import record
+
+    session = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    finished: list[RunDir] = []
+    faults: list[JoulelabError] = []
+    with console.interruptible() as stop:
+        for plan in plans:
+            try:
+                with console.progress(plan.device, len(plan.steps())) as advance:
+                    finished.append(record(plan, session, stop, advance))
+            except RunAborted:
+                raise
+            except JoulelabError as fault:
+                faults.append(fault)
+    return finished, faults
+
+
+def _resume(interrupted: RunDir) -> RunDir:
+    from joulelab.bench import Plan, resume
+
+    steps = len(Plan.from_run(interrupted).steps())
+    with console.interruptible() as stop, console.progress(interrupted.manifest.device, steps) as advance:
+        return resume(interrupted, stop, advance)
+
+
+def _sections(paths: Sequence[Path]) -> list[Section]:
+    from joulelab.analysis.models import fit as fit_phases
+    from joulelab.analysis.phases import load_phases
+    from joulelab.analysis.validation import validate as validate_phases
+    from joulelab.recording import RunDir
+    from joulelab.report.section import Section
+
+    made = []
+    for path in paths:
+        phases = load_phases(path)
+        run = RunDir(path) if (path / "manifest.json").is_file() else None
+        made.append(Section(phases, fit_phases(phases), validate_phases(phases), run))
+    return made
+
+
+def _report_path(paths: Sequence[Path]) -> Path:
+    """Beside the runs of a session; beside a dataset."""
+    return paths[0].parent / "report.html"
+
+
+def _report(sections: Sequence[Section], path: Path) -> Path:
+    from joulelab.report.html import write_report
+
+    return write_report(path, sections)
+
+
+def _conclude(finished: Sequence[RunDir], as_json: bool) -> bool:
+    """Analyse and report a session's runs; whether every verdict is a pass."""
+    from joulelab.report.text import results
+
+    paths = [run.path for run in finished]
+    sections = _sections(paths)
+    written = _report(sections, _report_path(paths))
+    verdicts = [verdict for section in sections for verdict in section.verdicts]
+    encoded = {
+        "runs": [str(path) for path in paths],
+        "report": str(written),
+        "models": [verdict.to_json() for verdict in verdicts],
+    }
+    console.show(sections, as_json, results, lambda _: encoded)
+    if not as_json:
+        print(f"report: {written}")
+    return _passed(verdicts)
+
+
+def _passed(verdicts: Iterable[Verdict]) -> bool:
+    """Whether what the targets are about passes: the totals, or the phases where there are no totals."""
+    found = list(verdicts)
+    judged = [verdict for verdict in found if verdict.phase == "total"] or found
+    return all(verdict.verdict == "pass" for verdict in judged)

@@ -1,0 +1,54 @@
+"""What all plots share: colours that everybody can tell apart, one style, and the way into the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+PHASES = {"prefill": ("#E69F00", "o"), "decode": ("#56B4E9", "s"), "total": ("#000000", "^")}
+"""A colour and a marker for each phase."""
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#7F7F7F")
+"""Colours of Okabe and Ito, "Color Universal Design" (2008), and a grey."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+WIDTH_IN = 11.5
+
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a name may have dollar signs in it
+    "svg.hashsalt": "joulelab",  # the same data give the same file
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """In it, plots are made in the style of the report."""
+    return mpl.rc_context(_STYLE)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot as the page shows it: `uri` holds the whole picture, `alt` says in words what it shows."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+def picture(figure: Figure, alt: str, caption: str) -> Picture:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return Picture("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode(), alt, caption)

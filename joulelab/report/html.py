@@ -1,0 +1,93 @@
+"""The HTML report: one file that holds everything, for people who were not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from joulelab import __version__
+from joulelab.analysis.models import Coefficient
+from joulelab.errors import DataInvalid
+from joulelab.quantities import Origin
+from joulelab.report import numbers, words
+from joulelab.report.budget import budgets, idle_power
+from joulelab.report.figures import Picture, style
+from joulelab.report.health import events, sampling
+from joulelab.report.plots import agreement, residuals
+from joulelab.report.section import Section, facts
+from joulelab.report.trace import trace
+
+EVENTS_SHOWN = 20
+
+
+def write_report(path: Path, sections: Sequence[Section], notes: Sequence[str] = ()) -> Path:
+    """Write the report of `sections` to `path`, with `notes` on top of it; OSError where it cannot be written."""
+    title = f"joulelab report: {', '.join(dict.fromkeys(section.title for section in sections))}"
+    with style():
+        views = [_view(number, section) for number, section in enumerate(sections, start=1)]
+    known = {"version": __version__, "origins": [*Origin], "shown": EVENTS_SHOWN}
+    page = _environment().get_template("report.html.j2").render(title=title, notes=notes, sections=views, **known)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("joulelab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "bounded": _bounded,
+        "interval": numbers.interval,
+        "percent": numbers.percent,
+        "target": words.target,
+        "why": words.why,
+    }
+    return environment
+
+
+def _bounded(coefficient: Coefficient) -> tuple[str, str, str]:
+    return numbers.bounded(coefficient.value, (coefficient.low, coefficient.high), coefficient.unit)
+
+
+def _view(number: int, section: Section) -> dict[str, Any]:
+    run = section.run
+    return {
+        "number": number,
+        "title": section.title,
+        "origins": section.origins,
+        "totals": section.totals,
+        "facts": facts(section),
+        "trace": _plot(lambda: trace(run)),
+        "subjects": [_subject(section, device) for device in dict.fromkeys(v.device for v in section.verdicts)],
+        "budgets": budgets(section.phases),
+        "idle": idle_power(section.phases),
+        "notes": section.phases.notes,
+        "run": run,
+        "sampling": sampling(run) if run else [],
+        "events": events(run) if run else [],
+    }
+
+
+def _subject(section: Section, device: str) -> dict[str, Any]:
+    """What was concluded of one device, or of one model on it where a dataset has several."""
+    verdicts = [verdict for verdict in section.verdicts if verdict.device == device]
+    table = section.phases.table if section.run else None
+    return {
+        "device": device,
+        "verdicts": verdicts,
+        "agreement": _plot(lambda: agreement(verdicts)),
+        "residuals": _plot(lambda: residuals(verdicts, table)),
+        "dropped": [(verdict, *group) for verdict in verdicts for group in words.dropped(verdict)],
+        "models": [model for model in section.models if model.device == device],
+    }
+
+
+def _plot(draw: Callable[[], Picture]) -> Picture | str:
+    """A plot, or why there is none."""
+    try:
+        return draw()
+    except DataInvalid as reason:
+        return f"There is none: {reason}."

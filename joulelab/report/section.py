@@ -1,0 +1,109 @@
+"""A section of the report: one run or dataset, what was concluded from it, and the facts about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from joulelab.analysis.dataset import SUBJECT, Phases
+from joulelab.analysis.models import Model
+from joulelab.analysis.validation import Verdict
+from joulelab.quantities import Kind
+from joulelab.recording import RunDir
+from joulelab.report.numbers import DASH, number, quantity
+from joulelab.report.words import ENDS, UNCERTIFIED
+
+
+@dataclass(frozen=True)
+class Section:
+    """One run with its recording, or a dataset without one (`run` is None)."""
+
+    phases: Phases
+    models: Sequence[Model]
+    verdicts: Sequence[Verdict]
+    run: RunDir | None = None
+
+    @property
+    def title(self) -> str:
+        if self.run:
+            return self.run.manifest.device
+        return ", ".join(sorted(self.phases.table["device"].dropna().unique())) or "no device"
+
+    @property
+    def origins(self) -> list[str]:
+        """Where the figures come from."""
+        return sorted({verdict.origin for verdict in self.verdicts})
+
+    @property
+    def totals(self) -> list[Verdict]:
+        """The verdicts that the targets are about: the totals, or where there are none all of them."""
+        return [v for v in self.verdicts if v.phase == "total"] or list(self.verdicts)
+
+
+def facts(section: Section) -> dict[str, str]:
+    """What the manifest says, or for a dataset its table; and what is known of each power channel."""
+    about = _of_run(section.run) if section.run else _of_table(section.phases.table)
+    return about | {f"Channel {name}": _channel(section.phases, name) for name in section.phases.channels}
+
+
+def _channel(phases: Phases, name: str) -> str:
+    channel = phases.channels[name]
+    period, window = channel.sensor.period_s, channel.sensor.window_s
+    said = [f"{channel.scope} {'power' if channel.kind is Kind.GAUGE else 'energy counter'}", channel.origin]
+    said += [f"renewed every {quantity(period, 's')}"] if period else []
+    said += [f"averaged over {quantity(window, 's')}"] if window else []
+    return ", ".join([*said, UNCERTIFIED if name in uncertified(phases) else "gain certified"])
+
+
+def uncertified(phases: Phases) -> list[str]:
+    """The channels that no gain certificate was applied to."""
+    certified = set(phases.table.loc[phases.table["certificate"].notna(), "channel"])
+    return [name for name in phases.channels if name not in certified]
+
+
+def _of_run(run: RunDir) -> dict[str, str]:
+    m, inferences = run.manifest, run.records("inference")
+    warmups = sum(inference["warmup"] for inference in inferences)
+    instruments = {
+        f"Instrument {i.name}": f"{i.driver}, polled every {quantity(i.interval_ns / 1e9, 's')}" for i in m.instruments
+    }
+    return {
+        "Run": f"{m.session}/{m.run}, started {m.created}",
+        "Outcome": f"{run.state}: {ENDS[run.state]}",
+        "Inferences": f"{len(inferences) - warmups}, and {warmups} to warm up",
+        "Engine": plain(m.engine),
+        "Protocol": f"{m.protocol}, seed {m.seed}; {plain(m.arguments)}",
+        **instruments,
+        "Clock": m.clock,
+        "Host": plain(m.host),
+        "Versions": plain(m.versions),
+    }
+
+
+def _of_table(table: pd.DataFrame) -> dict[str, str]:
+    names = ("session", "run", *SUBJECT)
+    return {
+        "Source": "a dataset: imported, or reduced earlier; there is no recording beside it",
+        "Rows": str(len(table)),
+        **{name.capitalize(): plain(table[name].dropna().unique().tolist()) for name in names},
+    }
+
+
+def plain(value: Any) -> str:
+    """A value of a manifest as text that people read."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_within(item)}" for key, item in value.items()) or DASH
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_within, value)) or DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    return DASH if value in {None, ""} else str(value)
+
+
+def _within(value: Any) -> str:
+    return f"({plain(value)})" if isinstance(value, Mapping) and value else plain(value)

@@ -1,0 +1,67 @@
+"""What verdicts, dropped rows and the ends of runs mean, in words for somebody who sees them for the first time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from joulelab.analysis.validation import SIMULATED, Verdict
+from joulelab.quantities import Origin, Scope
+from joulelab.report.numbers import percent
+
+NO_METER = (
+    "No meter was found: the joules are computed from CPU time, so they only repeat the time model. "
+    "Plug in a meter to get a verdict."
+)
+UNCERTIFIED = "absolute joules uncertified (a gain error cancels within a device's errors, not between devices)"
+ENDS = {
+    "done": "every step was played, and the run is sealed",
+    "aborted": "stopped by the operator; what was recorded until then is sealed and used",
+    "failed": "a fault ended it; what was recorded until then is sealed and used",
+    "interrupted": "it has no seal; all that was recorded until then is used, and 'joulelab run --resume' finishes it",
+}
+
+
+def tokens(history: float, prompt: float, output: float) -> str:
+    """A configuration: (history +) prompt → output tokens."""
+    return f"{f'{history:g}+' if history else ''}{prompt:g}→{output:g}"
+
+
+def target(verdict: Any) -> str:
+    """What is predicted, of a verdict or a model: time, or energy on a channel."""
+    return f"{verdict.target}, {verdict.channel}" if verdict.channel else str(verdict.target)
+
+
+def why(verdict: Verdict) -> str:
+    """The reason for a verdict, in sentences."""
+    return " ".join([*_interval(verdict), *doubts(verdict)])
+
+
+def doubts(verdict: Verdict) -> list[str]:
+    """What keeps a verdict undecided, or from counting, in sentences."""
+    if verdict.scope == Scope.ESTIMATE:
+        return [NO_METER]
+    doubt = (verdict.reason or "").removeprefix(SIMULATED).removeprefix("; ")
+    said = [doubt, SIMULATED if verdict.origin == Origin.SIMULATED else ""]
+    return [f"{text[0].upper()}{text[1:]}." for text in said if text]
+
+
+def _interval(verdict: Verdict) -> list[str]:
+    if verdict.verdict == "undecided" or verdict.ci95_percent is None:
+        return []
+    low, high = map(percent, verdict.ci95_percent)
+    if verdict.verdict == "pass":
+        return [f"Even the interval's upper end, {high}, is within the limit."]
+    return [f"Even the interval's lower end, {low}, is over the limit."]
+
+
+def dropped(verdict: Verdict) -> list[tuple[str, int, list[str]]]:
+    """The rows that were left out: each cause, how many rows, and their configurations with the rows of each."""
+    found: dict[str, Counter[str]] = {}
+    for row in verdict.dropped:
+        configuration = tokens(row["history"], row["prompt"], row["output"])
+        found.setdefault(row["cause"], Counter())[configuration] += 1
+    return [
+        (cause, rows.total(), [f"{name} ({n})" if n > 1 else name for name, n in rows.items()])
+        for cause, rows in found.items()
+    ]

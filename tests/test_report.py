@@ -1,0 +1,438 @@
+"""Reports of runs that are written as the recorder writes them: a device of 4 W that draws 21 W in prefill, 14 W in decode."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from joulelab.analysis.models import fit
+from joulelab.analysis.phases import reduce
+from joulelab.analysis.validation import validate
+from joulelab.errors import DataInvalid
+from joulelab.quantities import Channel, Kind, Origin, Scope, SensorModel
+from joulelab.recording import Manifest, RunDir
+from joulelab.recording.block import Block
+from joulelab.recording.journal import Journal
+from joulelab.recording.manifest import Instrument
+from joulelab.recording.recorder import create_run, seal_run
+from joulelab.recording.samples import SampleWriter
+from joulelab.report.budget import COMBINED, budgets
+from joulelab.report.describe import describe
+from joulelab.report.html import write_report
+from joulelab.report.numbers import DASH, bounded, error, interval, number, percent, quantity
+from joulelab.report.plots import in_order
+from joulelab.report.power import MEANS, read_power
+from joulelab.report.section import Section
+from joulelab.report.text import results
+from joulelab.report.trace import stretch, trace
+from joulelab.report.words import NO_METER, dropped, why
+from joulelab.timebase import SECOND, BenchNs
+
+MS = SECOND // 1000
+IDLE_W, PREFILL_W, DECODE_W = 4.0, 21.0, 14.0
+HOLE = (4 * SECOND, 4300 * MS)
+REPEATS = 2
+CONFIGURATIONS = list(product((0, 512), (16, 64, 128, 256), (1, 16, 64))) * REPEATS
+WALL = Channel("power", "W", scope=Scope.WALL, sensor=SensorModel(period_s=0.1))
+RAIL = Channel("VDD_GPU", "W", scope=Scope.RAIL, sensor=SensorModel(period_s=1.0, window_s=1.0))
+PACKAGE = Channel("package", "J", Kind.COUNTER, Scope.PACKAGE, sensor=SensorModel(period_s=0.01, wrap=40.0))
+MANIFEST = Manifest(
+    session="20260102T030405",
+    run="orin-sweep-030405",
+    device="orin",
+    protocol="sweep",
+    arguments={"prompt": [16, 64, 128, 256], "decode": [1, 16, 64], "repeats": REPEATS},
+    seed=1,
+    created="2026-01-02T03:04:05+00:00",
+    clock="monotonic",
+    clock_offset_ns=0,
+    simulated=False,
+    stanza={"driver": "host", "engine": {"driver": "llama-server"}},
+    engine={"model": "llama-100m", "quant": "q8_0", "threads": 1, "batch": 1},
+    instruments=(
+        Instrument("wall", "scpi/test", {}, 100 * MS, (WALL,)),
+        Instrument("rails", "tegrastats", {}, 200 * MS, (RAIL,)),
+        Instrument("rapl", "powercap", {}, 10 * MS, (PACKAGE,)),
+    ),
+    power=("wall.power", "rapl.package", "rails.VDD_GPU"),
+    host={"cpu": "a CPU", "cores": 2, "refused sensors": {}},
+    versions={"joulelab": "0.1.0"},
+    certificates={},
+)
+
+
+def write_run(folder: Path, manifest: Manifest = MANIFEST, outcome: str | None = "done") -> RunDir:
+    """A run; sealed as `outcome`, or left without a seal as a kill leaves it."""
+    path = folder / manifest.session / manifest.run
+    journal = create_run(path, manifest)
+    journal.append(BenchNs(0), "start", anchor={"bench": 0, "boot": 0, "wall": 0, "boot_id": "x"})
+    journal.append(BenchNs(2 * SECOND), "idle", step=0, start=0, stop=2 * SECOND)
+    edges = infer(journal)
+    for instrument in manifest.instruments:
+        sample(path, instrument, edges)
+    journal.append(BenchNs(5 * SECOND), "gap", instrument="wall", start=HOLE[0], stop=HOLE[1], missed=2)
+    journal.append(BenchNs(6 * SECOND), "jump", suspend=7 * SECOND)
+    journal.append(BenchNs(7 * SECOND), "fault", source="wall", message="no answer in 1 s", attempt=1)
+    if outcome is None:
+        journal.close()
+    else:
+        cost = {"lateness_p50_us": 61.2, "lateness_p99_us": 113.0, "cpu_s": 0.4, "wall_s": 30.0}
+        journal.append(BenchNs(8 * SECOND), "sampler", instrument="wall", readings=300, missed=2, **cost)
+        seal_run(path, journal, outcome)
+    return RunDir(path)
+
+
+def infer(journal: Journal) -> list[tuple[int, int, float]]:
+    """Journal the inferences; hand over their phases as (start, stop, power)."""
+    rng = np.random.default_rng(1)
+    edges, now = [], 2 * SECOND
+    for k, (history, prompt, output) in enumerate(CONFIGURATIONS):
+        first = now + round((50 + 4 * prompt) * MS * rng.normal(1, 0.01))
+        last = first + round(20 * (output - 1) * MS * rng.normal(1, 0.01))
+        phases = [{"name": "prefill", "start": now, "stop": first}, {"name": "decode", "start": first, "stop": last}]
+        asked = {"history": history, "prompt": prompt, "output": output}
+        known = {"inference": k, "repeat": k * REPEATS // len(CONFIGURATIONS), "warmup": False, "temperature_c": None}
+        said = {"throttled": None, "phases": [{**p, "boundary_u_s": None, "cpu_s": None} for p in phases[:output]]}
+        journal.append(BenchNs(last), "inference", step=k + 1, **known, **asked, **said)
+        edges += [(now, first, PREFILL_W), (first, last, DECODE_W)]
+        now = last + 300 * MS
+    return edges
+
+
+def sample(run: Path, instrument: Instrument, edges: Sequence[tuple[int, int, float]]) -> None:
+    """Readings of what the device draws; there are none in the hole."""
+    time = np.arange(0, edges[-1][1] + 2 * SECOND, instrument.interval_ns)
+    power = np.full(len(time), IDLE_W)
+    for start, stop, watts in edges:
+        power[(time >= start) & (time < stop)] = watts
+    power += 0.1 * np.random.default_rng(1).standard_normal(len(time))
+    (channel,) = instrument.channels
+    if channel.kind is Kind.COUNTER:
+        power = np.cumsum(power) * instrument.interval_ns / SECOND % PACKAGE.sensor.wrap
+    kept = (time <= HOLE[0]) | (time >= HOLE[1])
+    writer = SampleWriter(run / "samples" / f"{instrument.name}.arrows", [channel.name])
+    writer.append(Block(time[kept], time[kept] + 1000, None, [power[kept]]))
+    writer.close()
+
+
+def conclude(run: RunDir) -> Section:
+    phases = reduce(run)
+    return Section(phases, fit(phases), validate(phases), run)
+
+
+@pytest.fixture(scope="module")
+def section(tmp_path_factory: pytest.TempPathFactory) -> Section:
+    return conclude(write_run(tmp_path_factory.mktemp("runs")))
+
+
+class Page(HTMLParser):
+    """A page as a browser sees it: its text, its pictures and where it leads; a tag that is not closed is an error."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text())
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += f" {data.strip()}"
+
+    @property
+    def pictures(self) -> list[str]:
+        sources = [str(attributes["src"]) for tag, attributes in self.seen if tag == "img"]
+        return [base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")).decode() for source in sources]
+
+
+@pytest.fixture
+def page(section: Section, tmp_path: Path) -> Page:
+    return Page(write_report(tmp_path / "report.html", [section], ["a <note>"]))
+
+
+def test_page_needs_nothing_from_elsewhere(page: Page, tmp_path: Path) -> None:
+    ids = {f"#{attributes['id']}" for _, attributes in page.seen if "id" in attributes}
+    for tag, attributes in page.seen:
+        assert tag not in {"script", "link", "iframe"}
+        assert str(attributes.get("src", "data:")).startswith("data:")
+        assert attributes.get("href") in {None, *ids}
+    assert not re.search(r"url\(|@import|https?:", (tmp_path / "report.html").read_text())
+
+
+def test_pictures_are_whole_and_said_in_words(page: Page) -> None:
+    assert len(page.pictures) == 3
+    for picture in page.pictures:
+        assert ElementTree.fromstring(picture).tag.endswith("svg")
+        assert not re.search(r'href="(?!#)', picture)
+    assert all(attributes["alt"] for tag, attributes in page.seen if tag == "img")
+
+
+def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
+    power, agreement, errors = page.pictures
+    for text in (
+        "power [W]",
+        "time since the start of the run [s]",
+        "prefill",
+        "decode",
+        "wall.power [W], wall, measured",
+    ):
+        assert f"<!-- {text} -->" in power
+    for text in ("measured time [s]", "predicted energy [J]", "1:1", "within the limit", "history 0", "history 512"):
+        assert f"<!-- {text} -->" in agreement
+    for text in ("prompt length [tokens]", "output length [tokens]", "inference, in the order that they ran"):
+        assert f"<!-- {text} -->" in errors
+
+
+def test_page_says_what_was_recorded_and_how_it_went(page: Page) -> None:
+    for text in (
+        "a <note>",
+        "llama-100m",
+        "every step was played",
+        "wall: no readings for 300 ms, 2 missed",
+        "the host slept for 7.00 s",
+        "wall: no answer in 1 s",
+        "61.2 µs",
+        "absolute joules uncertified",
+        "24 configurations; 32 needed",
+        "shorter than",
+        "combined",
+    ):
+        assert text in page.text
+
+
+def test_what_is_unknown_is_a_dash(page: Page) -> None:
+    assert DASH in page.text
+    assert not re.search(r"\b(nan|None|NaT|inf)\b", page.text)
+
+
+def test_the_same_section_gives_the_same_file(section: Section, tmp_path: Path) -> None:
+    first, second = (write_report(tmp_path / name, [section]).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    name = '<b>"Orin" & $co$</b>'
+    run = write_run(tmp_path, replace(MANIFEST, device=name, engine={"model": "<script>alert(1)</script>"}))
+    page = Page(write_report(tmp_path / "report.html", [conclude(run)]))
+    assert f" {name} " in page.text
+    assert "<script>" in page.text
+    assert "script" not in {tag for tag, _ in page.seen}
+
+
+def test_interrupted_run_says_so(tmp_path: Path) -> None:
+    section = conclude(write_run(tmp_path, outcome=None))
+    page = Page(write_report(tmp_path / "report.html", [section]))
+    assert "interrupted: it has no seal" in page.text
+    assert "The run ended before sampling could say what it cost." in page.text
+    assert "interrupted" in printed(results([section]))
+
+
+def test_run_that_ended_before_its_first_inference(tmp_path: Path) -> None:
+    path = tmp_path / MANIFEST.session / MANIFEST.run
+    create_run(path, replace(MANIFEST, power=(), instruments=())).close()
+    page = Page(write_report(tmp_path / "report.html", [conclude(RunDir(path))]))
+    assert "no inference was recorded" in page.text
+
+
+def test_run_without_a_power_channel_has_times_only(tmp_path: Path) -> None:
+    section = conclude(write_run(tmp_path, replace(MANIFEST, power=(), instruments=())))
+    page = Page(write_report(tmp_path / "report.html", [section]))
+    assert "no power was recorded" in page.text
+    assert len(page.pictures) == 2
+    assert {verdict.target for verdict in section.verdicts} == {"time"}
+
+
+def test_dataset_has_no_trace(section: Section, tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path / "report.html", [replace(section, run=None)]))
+    assert "no readings" in page.text
+    assert len(page.pictures) == 2
+
+
+def test_each_device_has_a_section_and_its_rows_in_the_summary(section: Section, tmp_path: Path) -> None:
+    other = conclude(write_run(tmp_path, replace(MANIFEST, device="puck", simulated=True)))
+    page = Page(write_report(tmp_path / "report.html", [section, other]))
+    links = [attributes["href"] for tag, attributes in page.seen if tag == "a"]
+    assert links == ["#s1"] * len(section.totals) + ["#s2"] * len(other.totals)
+    badges = [str(attributes["class"]) for tag, attributes in page.seen if tag == "span"]
+    assert {"badge measured", "badge simulated"} <= set(badges)
+
+
+def test_estimate_asks_for_a_meter(tmp_path: Path) -> None:
+    cpu = Channel("energy", "J", Kind.COUNTER, Scope.ESTIMATE, Origin.ESTIMATED)
+    instrument = Instrument("cpu", "cpu-time", {}, 10 * MS, (cpu,))
+    section = conclude(write_run(tmp_path, replace(MANIFEST, instruments=(instrument,), power=("cpu.energy",))))
+    assert NO_METER in Page(write_report(tmp_path / "report.html", [section])).text
+    assert {why(verdict) for verdict in section.verdicts if verdict.target == "energy"} == {NO_METER}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "origin", "reason", "said"),
+    [
+        ("pass", "measured", None, "Even the interval's upper end, 1.50 %, is within the limit."),
+        ("fail", "measured", None, "Even the interval's lower end, 0.500 %, is over the limit."),
+        ("undecided", "measured", "the interval spans the limit", "The interval spans the limit."),
+    ],
+)
+def test_why(section: Section, verdict: str, origin: str, reason: str | None, said: str) -> None:
+    made = replace(section.verdicts[0], verdict=verdict, origin=origin, reason=reason, ci95_percent=(0.5, 1.5))
+    assert why(made) == said
+
+
+def test_dropped_rows_are_all_counted(section: Section) -> None:
+    short = [verdict for verdict in section.verdicts if verdict.channel == "rails.VDD_GPU"]
+    for verdict in short:
+        assert sum(rows for _, rows, _ in dropped(verdict)) == verdict.dropped_rows > 0
+
+
+def test_stretch_holds_whole_inferences_of_both_phases(section: Section) -> None:
+    assert section.run
+    start, stop = stretch(section.run.records("inference"))
+    assert 10 * SECOND <= stop - start <= 20 * SECOND
+    inside = [
+        p["name"]
+        for i in section.run.records("inference")
+        for p in i["phases"]
+        if start < p["start"] < p["stop"] < stop
+    ]
+    assert inside.count("prefill") > 3 < inside.count("decode")
+
+
+def test_stretch_widens_for_slow_inferences() -> None:
+    edges = [(k * 100 * SECOND, (k * 100 + 60) * SECOND, (k * 100 + 90) * SECOND) for k in range(4)]
+    names = ("prefill", "decode")
+    slow = [
+        {
+            "warmup": False,
+            "phases": [{"name": n, "start": a, "stop": b} for n, a, b in zip(names, e[:2], e[1:], strict=True)],
+        }
+        for e in edges
+    ]
+    start, stop = stretch(slow)
+    assert 290 * SECOND <= stop - start <= 320 * SECOND
+
+
+def test_trace_of_nothing_gives_the_reason() -> None:
+    with pytest.raises(DataInvalid, match="no readings"):
+        trace(None)
+
+
+def test_power_of_a_counter_keeps_its_energy(section: Section) -> None:
+    assert section.run
+    line = read_power(section.run, "rapl.package", 0, 60 * SECOND)
+    expected = read_power(section.run, "wall.power", 0, 60 * SECOND)
+    seconds = np.diff(line.t_ns) / SECOND
+    mean = (line.watts[:-1] * seconds).sum() / seconds.sum()
+    assert len(line.t_ns) <= MEANS + 1
+    assert mean == pytest.approx(np.nanmean(expected.watts), rel=0.02)
+
+
+def test_power_is_not_drawn_over_a_hole(section: Section) -> None:
+    assert section.run
+    line = read_power(section.run, "wall.power", 0, 10 * SECOND)
+    inside = (line.t_ns > HOLE[0] + MS) & (line.t_ns < HOLE[1])
+    assert np.isnan(line.watts[inside]).all()
+    assert inside.any()
+
+
+def test_errors_in_order_are_of_every_inference(section: Section) -> None:
+    total = next(verdict for verdict in section.verdicts if (verdict.target, verdict.phase) == ("time", "total"))
+    numbers, errors = in_order(total, section.phases.table)
+    assert sorted(numbers) == list(range(len(CONFIGURATIONS)))
+    assert np.abs(errors).mean() == pytest.approx(total.single_run_mape_percent, rel=0.1)
+
+
+def test_budget_has_the_largest_cause_first(section: Section) -> None:
+    (wall,) = (budget for budget in budgets(section.phases) if budget.channel == "wall.power")
+    causes = wall.terms.drop(COMBINED)["total"]
+    assert causes.is_monotonic_decreasing
+    assert wall.terms.loc[COMBINED, "total"] >= causes.iloc[0] > 0
+
+
+def test_describe_is_json(section: Section) -> None:
+    assert section.run
+    told = json.dumps(describe(section.run, section.phases), allow_nan=False)
+    assert "wall: no answer in 1 s" in told
+    assert "wall.power, total:" in told
+
+
+def printed(what: Any, width: int = 100) -> str:
+    console = Console(width=width, record=True, quiet=True)
+    console.print(what)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_nothing_is_cut_on_the_terminal(section: Section, width: int) -> None:
+    text = printed(results([section]), width)
+    assert "…" not in text
+    for verdict in section.verdicts:
+        assert interval(verdict.ci95_percent) in text
+    for model in section.models:
+        for c in (c for part in model.phases for c in part.coefficients):
+            assert re.search(rf"\b{c.name} +{re.escape(bounded(c.value, (c.low, c.high), c.unit)[0])} ", text)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "written"),
+    [
+        (0.012345, "s", "12.3 ms"),
+        (7.15e-7, "s/token", "715 ns/token"),
+        (1234.5, "s", "1234 s"),
+        (1234.5, "J", "1.23 kJ"),
+        (0.9996, "W", "1.00 W"),
+        (-0.5, "J", "-500 mJ"),
+        (0.0, "s", "0.00 s"),
+        (55.04, "degC", "55.0 degC"),
+        (None, "s", DASH),
+        (float("nan"), "J", DASH),
+    ],
+)
+def test_quantity(value: float | None, unit: str, written: str) -> None:
+    assert quantity(value, unit) == written
+
+
+def test_bounded_shows_the_width_of_a_narrow_interval() -> None:
+    assert bounded(0.0131534, (0.0131349, 0.0131718), "s/pass") == ("13.153", "[13.135, 13.172]", "ms/pass")
+    assert bounded(None, None, "s") == (DASH, DASH, "s")
+    assert interval((0.284, 1.554)) == "[0.28, 1.55]"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(12.345, "12.3"), (0.0977, "0.098"), (-6e-4, "-0.001"), (-1e-5, "0.000")]
+)
+def test_error(value: float, written: str) -> None:
+    assert error(value) == written
+    assert percent(value) == f"{written} %"
+    assert percent(float("nan")) == percent(None) == DASH
+
+
+@given(st.floats(min_value=1e-12, max_value=1e9))
+def test_number_keeps_three_digits(value: float) -> None:
+    assert float(number(value)) == pytest.approx(value, rel=5.1e-3)
+    assert "e" not in number(value)
