@@ -185,6 +185,18 @@ def test_what_cannot_be_resolved_gets_no_energy_and_the_reason() -> None:
     ]
 
 
+def test_a_short_gap_of_a_gauge_is_bridged_and_its_doubt_is_in_the_budget() -> None:
+    whole = np.arange(0, 10 * SECOND, 10 * MS)
+    holed = np.delete(whole, slice(300, 304))
+    found = [
+        attribute(gauge(period_s=0.01), 10 * MS, sampled(t, 10 + 5 * np.sin(t / SECOND)), edges((2, 4)), gaps)
+        for t, gaps in ((whole, []), (holed, [(2990 * MS, 3040 * MS)]))
+    ]
+    assert [reasons(one) for one in found] == [["ok"], ["ok"]]
+    assert found[1].energy_j == pytest.approx(found[0].energy_j, rel=1e-3)
+    assert found[1].budget["sampling"] > found[0].budget["sampling"]
+
+
 def test_a_counter_counts_on_through_a_gap() -> None:
     t = np.arange(0, 10 * SECOND, 100 * MS)
     channel = Channel("x", "J", Kind.COUNTER, Scope.WALL, sensor=SensorModel(period_s=0.1, resolution=0.6))

@@ -63,7 +63,7 @@ def test_a_run_ends_with_tables_and_a_report(bench: Path, call: Call, tmp_path: 
     assert "pass" in out
     (report,) = tmp_path.glob("*/report.html")
     assert str(report) in out.replace("\n", "")
-    assert "<svg" in report.read_text()
+    assert "<img" in report.read_text()
 
 
 def test_validate_prints_the_contract_and_totals_decide_the_exit_code(call: Call) -> None:
@@ -105,12 +105,13 @@ def test_runs_show_verify_and_plan(bench: Path, call: Call) -> None:
     rows = parsed(call("runs", "--json"))
     assert [row["state"] for row in rows] == ["done", "done"]
     shown = parsed(call("show", "edge", "--json"))
-    assert "gain" in shown["Uncertainty"]["meter.power"]["total"]
+    assert any(line.startswith("meter.power, total:") and "gain" in line for line in shown["Uncertainty"])
     assert parsed(call("verify", "last", "--json")) == []
     planned = parsed(call("plan", "--json"))
-    for row, run in zip(planned, find_runs(bench / "runs"), strict=False):
+    lasted = {f"{run.manifest.device} (simulated)": run.journal[-1]["t"] / 1e9 for run in find_runs(bench / "runs")}
+    for row in planned:
         assert row["inferences"] == 203
-        assert row["expected_s"] == pytest.approx(run.journal[-1]["t"] / 1e9, rel=0.5)
+        assert row["expected_s"] == pytest.approx(lasted[row["device"]], rel=0.2)
 
 
 def test_check_accepts_the_lab_and_prints_a_schema(call: Call) -> None:

@@ -63,6 +63,7 @@ def test_units_are_converted_and_parquet_reads_the_same(tmp_path: Path) -> None:
         (CSV.replace("ms", "s"), "t.csv has no column 'ms' for duration_s"),
         ("p,o,ms,mj\n", "t.csv has no rows"),
         ("", "t.csv is no table"),
+        ("p,o,ms,mj\n64,16,10.5,1000,7\n", "t.csv is no table"),
         ("p,o,ms,mj\n64,16,,1\n128,32,,1\n", "t.csv: column 'ms' is empty"),
         ("p,o,ms,mj\n64,16,NaN,1\n128,32,NaN,1\n", "t.csv: column 'ms' is empty"),
         (CSV.replace("20.5", "fast"), "t.csv: column 'ms', row 2: 'fast' is not a number"),
@@ -92,6 +93,7 @@ def test_a_table_that_is_not_what_the_map_says_is_refused(tmp_path: Path, csv: s
         ("channel:", "chanel:", "chanel: Extra inputs are not permitted"),
         ("scope: wall", "scope: mains", "channel.scope: Input should be"),
         ("columns:", "columns: [", "is not YAML"),
+        ("columns:", "columns:\n  inference: {value: 7}", "row 2: this phase of this inference is there already"),
     ],
 )
 def test_a_map_that_is_wrong_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -104,3 +106,16 @@ def test_a_map_that_is_wrong_is_refused(tmp_path: Path, old: str, new: str, mess
 def test_a_phase_has_a_known_name(tmp_path: Path) -> None:
     with pytest.raises(DataInvalid, match="'decoding' is no phase; did you mean 'decode'"):
         imported(tmp_path, mapping=MAP.replace("value: decode", "value: decoding"))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text(MAP)
+    (tmp_path / "t.parquet").write_text("p,o")
+    (tmp_path / "t.txt").write_text(CSV)
+    for name, message in {
+        "t.parquet": "is no table",
+        "t.txt": "is neither .csv nor .parquet",
+        "gone.csv": "cannot be read: No such file or directory",
+    }.items():
+        with pytest.raises(DataInvalid, match=f"{name} {message}"):
+            import_table(tmp_path / name, tmp_path / "map.yaml")

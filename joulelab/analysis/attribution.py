@@ -15,6 +15,8 @@ from joulelab.analysis.readings import readings
 from joulelab.quantities import Channel, Kind
 
 OK = "ok"
+BRIDGED = 0.05
+"""The part of a phase that a gap in a gauge's readings may take up."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,20 @@ def _status(channel: Channel, signal: Signal, uncovered: NDArray[np.bool_], gaps
 def _cut(channel: Channel, signal: Signal, gaps: Ints) -> NDArray[np.bool_]:
     """Which phases a gap cuts, journalled or not: one of more than a sensor period, since a shorter one loses nothing.
 
-    A counter goes on counting, so that only a gap at an edge matters.
+    A counter goes on counting, so that only a gap at an edge matters. A gauge's gap is bridged by a straight line where
+    it is a small part of the phase; what that may err by is in the sampling term.
     """
     t, start, stop = signal.t, signal.start, signal.stop
     lossy = gaps[gaps[:, 1] - gaps[:, 0] > (channel.sensor.period_s or 0.0) / NS]
     last = np.flatnonzero(np.diff(t) > 2.5 * signal.spacing_s / NS)
     silent = np.stack([t[last], t[last + 1]], axis=1)
-    spans = [(start, stop)] if channel.kind is Kind.GAUGE else [(start, start), (stop, stop)]
-    return np.asarray(np.any([_meets(holes, *span) for holes in (lossy, silent) for span in spans], axis=0))
+    if channel.kind is Kind.COUNTER:
+        edges = [_meets(holes, edge, edge) for holes in (lossy, silent) for edge in (start, stop)]
+        return np.asarray(np.any(edges, axis=0))
+    cut = np.zeros(len(start), bool)
+    for begin, end in (*lossy, *silent):
+        cut |= np.minimum(end, stop) - np.maximum(begin, start) > BRIDGED * (stop - start)
+    return cut
 
 
 def _meets(holes: NDArray[Any], start: Floats, stop: Floats) -> NDArray[np.bool_]:

@@ -27,9 +27,9 @@ KEYS = {
 class Case:
     """One target of one subject, for energy on one channel.
 
-    `rows` have `phase`, `history`, `prompt`, `output`, `y` [s or J], the systematic loads [J] and `short` (of a
-    configuration whose phase is shorter than the sensor resolves well); `dropped` have `phase`, `run`, `inference` and
-    `cause`, the short ones included.
+    `rows` have `run`, `phase`, `history`, `prompt`, `output`, `y` [s or J], the systematic loads [J] and `short` (of a
+    configuration whose phase is shorter than the sensor resolves well); `dropped` have `phase`, `run`, `inference`,
+    `history`, `prompt`, `output` and `cause`, the short ones included.
     """
 
     subject: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,15 @@ def import_table(file: Path, mapping: Path) -> Phases:
     table_map, frame = read_map(mapping), _read(file)
     columns = {name: _column(file, frame, name, source) for name, source in table_map.columns.items()}
     rows, channels = len(frame), {}
-    given: dict[str, Any] = {"session": file.stem, "run": file.name, "inference": range(1, rows + 1), "status": OK}
-    given["origin"] = Origin.IMPORTED
+    given: dict[str, Any] = {"session": file.stem, "run": file.name, "inference": range(1, rows + 1)}
+    given |= {"origin": Origin.IMPORTED, "status": OK}
     if table_map.channel:
         name, channel = table_map.channel.name, table_map.channel.channel()
         channels[name] = channel
         given |= {"channel": name, "scope": channel.scope, "gain_u_rel": channel.sensor.gain_u_rel}
     table = pd.DataFrame(given | columns, index=range(rows))
+    if (again := table.duplicated(["session", "run", "inference", "phase"])).any():
+        raise DataInvalid(f"{file}, row {_first(again)}: this phase of this inference is there already")
     notes = _drop_timeless(file, table) if "duration_s" in columns else []
     return Phases(
         to_frame(pa.Table.from_pandas(table.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False)),
@@ -56,20 +59,23 @@ def _drop_timeless(file: Path, table: pd.DataFrame) -> list[str]:
 
 def _read(file: Path) -> pd.DataFrame:
     """The file as it is, a CSV's cells as text."""
+    if file.suffix not in {".csv", ".parquet"}:
+        raise DataInvalid(f"{file} is neither .csv nor .parquet")
     try:
-        if file.suffix == ".csv":
-            frame = pd.read_csv(file, dtype=str, index_col=False)
-        elif file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            raise DataInvalid(f"{file} is neither .csv nor .parquet")
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
     except OSError as error:
         raise DataInvalid(f"{file} cannot be read: {error.strerror or error}") from None
-    except (ValueError, pa.ArrowInvalid) as error:
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise DataInvalid(f"{file} is no table: {' '.join(str(error).split())}") from None
     if frame.empty:
         raise DataInvalid(f"{file} has no rows")
-    return frame
+    return frame.reset_index(drop=True)
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header, cut off otherwise
+        return pd.read_csv(file, dtype=str, index_col=False)
 
 
 def _column(file: Path, frame: pd.DataFrame, name: str, source: Source) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from joulelab.devices.base import Engine, Inference, Request
 from joulelab.errors import InstrumentFault, RunAborted
-from joulelab.instruments.sampling import Sampler
+from joulelab.instruments.sampling import Event, Sampler
 from joulelab.protocols.steps import Idle, Infer, Step, to_json
 from joulelab.recording.journal import Journal
 from joulelab.timebase import SECOND, Anchor, BenchNs, Clock, jumps
@@ -52,11 +52,14 @@ class Runner:
         if not muted:
             self.journal.append(self.clock.now(), "step", step=index, what=to_json(step))
         record = self._idle(step) if isinstance(step, Idle) else self._infer(step, inference)
-        if not muted:
-            self.journal.append(
-                self.clock.now(), step.kind if isinstance(step, Idle) else "inference", step=index, **record
-            )
-        self.note(self.sampler.events())
+        kind = "idle" if isinstance(step, Idle) else "inference"
+        events: Sequence[Event] = ()
+        try:
+            events = self.sampler.events()  # first, since on the virtual clock it writes the samples of this step
+        finally:
+            if not muted:
+                self.journal.append(self.clock.now(), kind, step=index, **record)
+        self.note(events)
         if self.clock.now() - self._anchor.bench >= ANCHOR_NS:
             self._anchor_now()
         self.journal.sync()
@@ -87,7 +90,7 @@ class Runner:
                     raise
         raise AssertionError
 
-    def note(self, events: Sequence[dict[str, object]]) -> None:
+    def note(self, events: Sequence[Event]) -> None:
         """Journal what the sampler says."""
         for event in events:
             fields = {key: value for key, value in event.items() if key != "event"}

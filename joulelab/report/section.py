@@ -43,10 +43,10 @@ class Section:
         return [v for v in self.verdicts if v.phase == "total"] or list(self.verdicts)
 
 
-def facts(section: Section) -> dict[str, str]:
+def facts(section: Section) -> dict[str, str | dict[str, str]]:
     """What the manifest says, or for a dataset its table; and what is known of each power channel."""
     about = _of_run(section.run) if section.run else _of_table(section.phases.table)
-    return about | {f"Channel {name}": _channel(section.phases, name) for name in section.phases.channels}
+    return about | {"Power channels": {name: _channel(section.phases, name) for name in section.phases.channels}}
 
 
 def _channel(phases: Phases, name: str) -> str:
@@ -64,26 +64,24 @@ def uncertified(phases: Phases) -> list[str]:
     return [name for name in phases.channels if name not in certified]
 
 
-def _of_run(run: RunDir) -> dict[str, str]:
+def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
     m, inferences = run.manifest, run.records("inference")
     warmups = sum(inference["warmup"] for inference in inferences)
-    instruments = {
-        f"Instrument {i.name}": f"{i.driver}, polled every {quantity(i.interval_ns / 1e9, 's')}" for i in m.instruments
-    }
+    instruments = {i.name: f"{i.driver}, polled every {quantity(i.interval_ns / 1e9, 's')}" for i in m.instruments}
     return {
         "Run": f"{m.session}/{m.run}, started {m.created}",
         "Outcome": f"{run.state}: {ENDS[run.state]}",
         "Inferences": f"{len(inferences) - warmups}, and {warmups} to warm up",
         "Engine": plain(m.engine),
         "Protocol": f"{m.protocol}, seed {m.seed}; {plain(m.arguments)}",
-        **instruments,
+        "Instruments": instruments,
         "Clock": m.clock,
         "Host": plain(m.host),
         "Versions": plain(m.versions),
     }
 
 
-def _of_table(table: pd.DataFrame) -> dict[str, str]:
+def _of_table(table: pd.DataFrame) -> dict[str, str | dict[str, str]]:
     names = ("session", "run", *SUBJECT)
     return {
         "Source": "a dataset: imported, or reduced earlier; there is no recording beside it",

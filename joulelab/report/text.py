@@ -37,7 +37,7 @@ def _section(section: Section) -> Iterator[RenderableType]:
     yield coefficients(section.models)
     yield _judged(section.verdicts)
     if channels := uncertified(section.phases):
-        yield _note(f"{', '.join(channels)}: {UNCERTIFIED}")
+        yield _note(f"{', '.join(channels)}: {UNCERTIFIED}, so compare no devices by them")
 
 
 def coefficients(models: Sequence[Model]) -> Group:

@@ -13,7 +13,7 @@ NO_METER = (
     "No meter was found: the joules are computed from CPU time, so they only repeat the time model. "
     "Plug in a meter to get a verdict."
 )
-UNCERTIFIED = "absolute joules uncertified (a gain error cancels within a device's errors, not between devices)"
+UNCERTIFIED = "absolute joules uncertified"
 ENDS = {
     "done": "every step was played, and the run is sealed",
     "aborted": "stopped by the operator; what was recorded until then is sealed and used",

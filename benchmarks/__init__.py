@@ -1,0 +1,1 @@
+"""The figures that joulelab promises, each measured beside its alternative in the same run."""
