@@ -217,11 +217,11 @@ def test_doubts_keep_a_verdict_undecided() -> None:
     holed = decodes()
     holed.table.loc[holed.table["repeat"] == 0, "duration_s"] = np.nan
     found = {
-        "one run a configuration; 5 needed": verdict(decodes(repeats=1)),
-        "30 configurations; 32 needed; 3 runs a configuration; 5 needed": verdict(
+        "one run a configuration, 5 needed": verdict(decodes(repeats=1)),
+        "30 configurations, 32 needed; 3 runs a configuration, 5 needed": verdict(
             decodes(repeats=3, grid=DECODES[:30])
         ),
-        "4 runs a configuration; 5 needed; 20.0 % of the rows dropped; 5 % allowed": verdict(holed),
+        "4 runs a configuration, 5 needed; 20.0 % of the rows dropped, 5 % allowed": verdict(holed),
         "no meter: the energy is estimated, it only repeats the time": verdict(
             replace(decodes(), channels=estimate), "energy"
         ),

@@ -28,6 +28,6 @@ def test_decode_is_predicted_for_prompt_lengths_that_were_not_seen() -> None:
     assert {key: v.mape_percent for key, v in found.items() if not (v.mape_percent or 100) <= LIMITS[key]} == {}
     assert {v.verdict for v in found.values()} == {"undecided"}
     for v in found.values():
-        assert "one run a configuration; 5 needed" in str(v.reason)
+        assert "one run a configuration, 5 needed" in str(v.reason)
         assert v.dropped_rows == len(v.dropped) >= 8
         assert (v.mape_all_percent or 0) >= (v.mape_percent or 100)

@@ -229,7 +229,7 @@ def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
         "wall: no answer in 1 s",
         "61.2 µs",
         "absolute joules uncertified",
-        "24 configurations; 32 needed",
+        "24 configurations, 32 needed",
         "combined",
         "interrupted: it has no seal",
         "The run ended before sampling could say what it cost.",

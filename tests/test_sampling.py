@@ -62,17 +62,21 @@ def test_a_sampler_that_dies_ends_the_run(sampler: ProcessSampler, tmp_path: Pat
         sampler.events()
 
 
+def wait_for_a_fault(sampler: ProcessSampler) -> None:
+    while True:
+        sampler.events()
+        time.sleep(0.01)
+
+
 def test_samples_that_cannot_be_written_end_the_run(sampler: ProcessSampler, tmp_path: Path) -> None:
     (tmp_path / "samples").rmdir()
     sampler.record(tmp_path)
     with pytest.raises(InstrumentFault, match="samples of here cannot be written"):
-        while True:
-            sampler.events()
-            time.sleep(0.01)
+        wait_for_a_fault(sampler)
 
 
 def test_unknown_driver_and_missing_hardware_are_told_by_the_parent(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no instrument driver is called 'nmvl'.*'nvml'"):
+    with pytest.raises(UserError, match=r"no instrument driver is called 'nmvl'.*'nvml'"):
         ProcessSampler({"gpu": {"driver": "nmvl", "options": {}}}, 0)
     with pytest.raises(HardwareMissing, match="rapl"):
         ProcessSampler({"rapl": {"driver": "powercap", "options": {"root": str(tmp_path)}}}, 0)

@@ -155,9 +155,9 @@ def _doubts(case: Case, phase: str, points: pd.DataFrame) -> list[str]:
     repeats, lost = points["runs"].median(), case.lost_share(phase)
     runs = "one run" if repeats == 1 else f"{repeats:g} runs"
     doubts = {
-        f"{len(points)} configurations; {MIN_CONFIGURATIONS} needed": len(points) < MIN_CONFIGURATIONS,
-        f"{runs} a configuration; {MIN_REPEATS} needed": repeats < MIN_REPEATS,
-        f"{lost * 100:.1f} % of the rows dropped; {MAX_DROPPED * 100:.0f} % allowed": lost > MAX_DROPPED,
+        f"{len(points)} configurations, {MIN_CONFIGURATIONS} needed": len(points) < MIN_CONFIGURATIONS,
+        f"{runs} a configuration, {MIN_REPEATS} needed": repeats < MIN_REPEATS,
+        f"{lost * 100:.1f} % of the rows dropped, {MAX_DROPPED * 100:.0f} % allowed": lost > MAX_DROPPED,
     }
     return [doubt for doubt, holds in doubts.items() if holds]
 
