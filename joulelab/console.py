@@ -57,6 +57,8 @@ def text(value: Any) -> str:
         return "\n".join(f"{key}: {_indented(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return "\n".join(map(text, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "-" if value is None else str(value)
 
 

@@ -18,6 +18,7 @@ from joulelab.recording.journal import read_journal
 from joulelab.recording.manifest import FORMAT
 from joulelab.recording.reader import SEAL, RunDir, read_seal
 from joulelab.recording.samples import read_samples
+from joulelab.timebase import SECOND
 
 
 def sha256(path: Path) -> str:
@@ -87,8 +88,10 @@ def _against_seal(folder: Path) -> list[Finding]:
 
 
 def _describe(record: dict[str, Any]) -> str:
-    fields = ", ".join(f"{key} {value}" for key, value in record.items() if key not in {"t", "kind"})
-    return f"at {record['t']} ns: {fields}"
+    if record["kind"] == "gap":
+        length_s = (record["stop"] - record["start"]) / SECOND
+        return f"{record['instrument']}: {length_s:.4f} s without a reading, {record['missed']} missed and journalled"
+    return ", ".join(f"{key} {value}" for key, value in record.items() if key not in {"t", "kind"})
 
 
 def _silent_gaps(run: RunDir, journalled: list[dict[str, Any]]) -> list[Finding]:
@@ -99,6 +102,8 @@ def _silent_gaps(run: RunDir, journalled: list[dict[str, Any]]) -> list[Finding]
         known = [(gap["start"], gap["stop"]) for gap in journalled if gap["instrument"] == instrument.name]
         for k in np.flatnonzero(np.diff(before) >= 2 * instrument.interval_ns):
             if not any(start <= before[k + 1] and stop >= before[k] for start, stop in known):
-                length = (before[k + 1] - before[k]) / 1e9
-                findings.append(Finding("silent gap", f"{instrument.name}: {length:.3f} s without a reading"))
+                length_s = (before[k + 1] - before[k]) / SECOND
+                findings.append(
+                    Finding("silent gap", f"{instrument.name}: {length_s:.4f} s without a reading, and no record of it")
+                )
     return findings
