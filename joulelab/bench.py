@@ -46,7 +46,7 @@ class Plan:
         stanza = lab.devices[device].model_dump(mode="json")
         named = {channel.partition(".")[0] for channel in stanza["power"] or ()}
         instruments = {
-            name: instrument.model_dump(mode="json", exclude_none=True)
+            name: _spec(instrument.model_dump(mode="json", exclude_none=True))
             for name, instrument in lab.instruments.items()
             if device in instrument.feeds or name in named
         }
@@ -56,7 +56,7 @@ class Plan:
     def from_run(cls, run: RunDir) -> Plan:
         """The same bench again: each instrument as it was opened then, whatever `lab.yaml` says now."""
         m = run.manifest
-        instruments = {i.name: {"driver": i.driver, "options": i.options} for i in m.instruments}
+        instruments = {i.name: {"driver": i.driver, "options": i.options, "wiring": i.wiring} for i in m.instruments}
         return cls(m.device, m.stanza, instruments, m.protocol, m.arguments)
 
     @property
@@ -71,6 +71,11 @@ class Plan:
         """The protocol's steps; no hardware is touched."""
         driver = load_driver(PROTOCOLS, self.protocol)
         return list(driver(driver.Options.model_validate(self.arguments)).steps())
+
+
+def _spec(stanza: dict[str, Any]) -> dict[str, Any]:
+    """An instrument's stanza for the sampler: driver and options apart from the wiring."""
+    return {"driver": stanza.pop("driver"), "options": stanza.pop("options"), "wiring": stanza}
 
 
 @dataclass

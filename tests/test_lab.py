@@ -84,7 +84,7 @@ instruments:
     feeds: [host, box]
     upstream_of: [probe]
     calibrated: 2026-03-02
-    wire: on
+    serial: C3WA01001E
   probe: {driver: test-probe, feeds: [host], ceiling: 55 degC}
 devices:
   host:
@@ -127,7 +127,12 @@ def test_a_lab_is_read(tmp_path: Path) -> None:
     lab = read(tmp_path, LAB)
     wall, host = lab.instruments["wall"], lab.devices["host"]
     assert wall.options == Meter.Options(resource="TCPIP0::192.0.2.10::INSTR", interval=0.02)
-    assert (wall.scope, wall.feeds, wall.upstream_of, wall.wire) == (Scope.WALL, ("host", "box"), ("probe",), True)
+    assert (wall.scope, wall.feeds, wall.upstream_of, wall.serial) == (
+        Scope.WALL,
+        ("host", "box"),
+        ("probe",),
+        "C3WA01001E",
+    )
     assert wall.calibrated == date(2026, 3, 2)
     assert lab.instruments["probe"].options == Probe.Options(ceiling=55.0)
     assert (host.group, host.driver, host.power) == ("joulelab.engines", "test-engine", ("wall.power", "probe"))
@@ -203,8 +208,8 @@ ceiling: -> scope: rail, ceiling:
     9:19: instruments.wall.upstream_of[0]: no instrument is called 'prob'; did you mean 'probe'?
 2026-03-02 -> 2026-13-02
     10:17: instruments.wall.calibrated: expected a date like 2026-03-02, not '2026-13-02'
-wire: on -> wire: often
-    11:11: instruments.wall.wire: expected true or false, not 'often'
+serial: C3WA01001E -> serial: [1]
+    11:13: instruments.wall.serial: expected text, not a list
 box: {driver -> Box: {driver
     17:3: devices.Box: a name has up to 40 of a-z, 0-9, '-' and '_', a letter or digit first: files are called after it
 test-sweep -> test-swep

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from joulelab.errors import HardwareMissing, InstrumentFault, UserError
+from joulelab.instruments.sampler import describe
 from joulelab.instruments.sampling import Event, ProcessSampler
+from joulelab.quantities import Channel
 from joulelab.recording.samples import read_samples
 
 SPECS = {"here": {"driver": "cpu-time", "options": {"interval": 0.005}}}
@@ -107,3 +109,13 @@ time.sleep(60)
 
 def test_what_it_says_is_json(sampler: ProcessSampler) -> None:
     assert json.loads(json.dumps(sampler.instruments))[0]["channels"][0]["origin"] == "estimated"
+
+
+def test_the_wiring_gives_a_bench_meters_power_its_scope() -> None:
+    class Meter:
+        name, driver, options, interval_ns = "wall", "a-meter", dict[str, str](), 1
+        channels = (Channel("power", "W"), Channel("voltage", "V"))
+
+    told = describe(Meter(), {"scope": "wall", "serial": "C3WA01001E"})  # type: ignore[arg-type]
+    assert [channel["scope"] for channel in told["channels"]] == ["wall", None]
+    assert told["wiring"]["serial"] == "C3WA01001E"

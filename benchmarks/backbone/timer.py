@@ -1,7 +1,7 @@
 """The least that a process which samples can do: sleep to absolute deadlines, and nothing else.
 
-Takes the interval [ns] and for how long [s], and says when it begins. Prints the 99th percentile of its lateness [us] and
-its share of a core.
+Takes the interval [ns] and for how long [s], and says when it begins. Prints the 99th percentile of its lateness [us]
+and its share of a core.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from joulelab.errors import InstrumentFault, JoulelabError
 from joulelab.instruments.base import Instrument
+from joulelab.quantities import Scope
 from joulelab.recording.samples import SampleWriter
 from joulelab.registry import INSTRUMENTS, load_driver
 from joulelab.timebase import SECOND, BenchNs, Clock, MonotonicClock
@@ -34,33 +35,37 @@ Emit = Callable[..., None]
 Spec = Mapping[str, Any]
 
 
-def build(specs: Mapping[str, Spec], clock: Clock, refused: dict[str, str]) -> list[Instrument]:
-    """The instruments of `lab.yaml`, name -> {driver, options}; `auto` stands for whatever this host has.
+def build(specs: Mapping[str, Spec], clock: Clock, refused: dict[str, str]) -> list[tuple[Instrument, Spec]]:
+    """The instruments of `lab.yaml`, name -> {driver, options, wiring}; `auto` stands for whatever this host has.
 
     Which of its sensors do not serve, and why, goes into `refused`.
     """
-    made = []
+    made: list[tuple[Instrument, Spec]] = []
     for name, spec in specs.items():
         driver = load_driver(INSTRUMENTS, spec["driver"])
         if hasattr(driver, "expand"):
             auto = driver()
             found = auto.expand(name, spec["options"])
             refused.update(auto.refused)
-            made += build({n: {"driver": d, "options": options} for n, (d, options) in found.items()}, clock, refused)
+            own = {n: {**spec, "driver": d, "options": options} for n, (d, options) in found.items()}
+            made += build(own, clock, refused)
         else:
             options = driver.Options.model_validate(spec["options"])
-            made.append(driver(name, options, clock))
+            made.append((driver(name, options, clock), spec.get("wiring", {})))
     return made
 
 
-def describe(instrument: Instrument) -> dict[str, Any]:
-    """An opened instrument as the manifest has it."""
+def describe(instrument: Instrument, wiring: Spec) -> dict[str, Any]:
+    """An opened instrument as the manifest has it. The scope of a bench meter's power is a fact of its wiring."""
+    scope = wiring.get("scope")
+    channels = [replace(c, scope=Scope(scope)) if scope and c.gives_energy else c for c in instrument.channels]
     return {
         "name": instrument.name,
         "driver": instrument.driver,
         "options": instrument.options,
+        "wiring": wiring,
         "interval_ns": instrument.interval_ns,
-        "channels": [asdict(channel) for channel in instrument.channels],
+        "channels": [asdict(channel) for channel in channels],
     }
 
 
@@ -153,13 +158,14 @@ def main() -> int:
     clock = MonotonicClock(spec["clock_offset_ns"])
     refused: dict[str, str] = {}
     try:
-        instruments = build(spec["instruments"], clock, refused)
+        wired = build(spec["instruments"], clock, refused)
+        instruments = [instrument for instrument, _ in wired]
         for instrument in instruments:
             instrument.open()
     except JoulelabError as error:
         emit("error", message=str(error), exit_code=error.exit_code)
         return error.exit_code
-    emit("opened", instruments=[describe(instrument) for instrument in instruments], refused=refused)
+    emit("opened", instruments=[describe(*one) for one in wired], refused=refused)
     if line := sys.stdin.readline():
         _sample_until_closed(instruments, Path(json.loads(line)["folder"]), clock, emit)
     for instrument in instruments:

@@ -123,7 +123,7 @@ class InlineSampler:
         self._instruments = instruments
         for instrument in instruments:
             instrument.open()
-        self.instruments = [describe(instrument) for instrument in instruments]
+        self.instruments = [describe(instrument, {}) for instrument in instruments]
         self.refused: dict[str, str] = {}
         self._writers: list[SampleWriter] = []
         self._held_ns: list[int] = []

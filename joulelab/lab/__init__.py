@@ -45,7 +45,6 @@ class InstrumentKeys(DriverKeys):
     upstream_of: tuple[str, ...] = ()
     serial: str | None = None
     calibrated: date | None = None
-    wire: bool | None = None
 
 
 class InstrumentStanza(InstrumentKeys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,22 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Instrument:
-    """An instrument as it was opened: all that analysis needs to know of it."""
+    """An instrument as it was opened: all that analysis needs to know of it.
+
+    `wiring` is what only `lab.yaml` knows: `feeds`, `upstream_of`, `scope`, `serial`, `calibrated`, as far as given.
+    """
 
     name: str
     driver: str
     options: dict[str, Any]
     interval_ns: int
     channels: tuple[Channel, ...]
+    wiring: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Instrument:
         channels = tuple(Channel.from_json(channel) for channel in data["channels"])
-        return cls(data["name"], data["driver"], data["options"], data["interval_ns"], channels)
+        return cls(data["name"], data["driver"], data["options"], data["interval_ns"], channels, data["wiring"])
 
 
 @dataclass(frozen=True)
