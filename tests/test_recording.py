@@ -67,6 +67,15 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_seal_that_was_interrupted_keeps_what_it_had_compressed(run: Path) -> None:
+    (run / "seal.json").unlink()
+    Wire(run, "engine")({"request": "c", "reply": "d"})
+    seal_run(run, Journal(run / "journal.jsonl"), "done")
+    lines = gzip.decompress((run / "wire" / "engine.jsonl.gz").read_bytes()).splitlines()
+    assert [json.loads(line)["request"] for line in lines] == ["a", "c"]
+    assert bad(run) == set()
+
+
 def bad(path: Path) -> set[str]:
     return {finding.what for finding in verify(RunDir(path)) if finding.bad}
 

@@ -17,7 +17,7 @@ from joulelab.timebase import SECOND, BenchNs
 RUNS, READINGS, INFERENCES, TOKENS = 200, 100_000, 50, 64
 INTERVAL_NS = SECOND // 1000
 CHANNEL = Channel("power", "W", scope=Scope.BOARD, origin=Origin.SIMULATED, sensor=SensorModel(period_s=0.001))
-METER = Instrument("meter", "made-up", options={}, wiring={}, interval_ns=INTERVAL_NS, channels=(CHANNEL,))
+METER = Instrument("meter", "made-up", options={}, interval_ns=INTERVAL_NS, channels=(CHANNEL,))
 
 
 def write_runs(folder: Path) -> None:

@@ -43,6 +43,6 @@ class Driver(SysfsMeter):
 
 def drawn(status: HeldFile, factors: Sequence[HeldFile], scale: float) -> float:
     """The power drawn [W], the product of `factors` times `scale`; NaN unless `status` says Discharging."""
-    if status.text() != b"Discharging":
+    if status.text().strip() != b"Discharging":
         return math.nan
     return abs(math.prod(factor.number(1.0) for factor in factors)) * scale

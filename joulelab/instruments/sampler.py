@@ -122,16 +122,15 @@ class Sampling(threading.Thread):
 
     def _read(self) -> int:
         """Take a reading, and say when it began [ns]; a transient fault takes its place."""
-        began = self._clock.now()
         try:
             block = self._instrument.read()
         except InstrumentFault as fault:
             if not fault.transient:
                 raise
             self._emit("fault", source=self.name, message=str(fault))
-            return began
+            return self._clock.now()
         self._writer.append(block)
-        return int(block.before[-1]) if len(block.before) else began
+        return int(block.before[-1]) if len(block.before) else self._clock.now()
 
     def _cost(self, wall_s: float) -> dict[str, Any]:
         cpu_s = time.thread_time()  # before the percentiles: their first call imports for longer than a flush takes

@@ -28,7 +28,7 @@ class HeldFile:
     def text(self) -> bytes:
         """What it holds now, up to 64 bytes; InstrumentFault where its device has gone."""
         try:
-            return os.pread(self._fd, 64, 0).strip()
+            return os.pread(self._fd, 64, 0)
         except OSError as error:
             raise InstrumentFault(f"{self._owner}: {self._path} cannot be read: {error.strerror}") from None
 
@@ -38,7 +38,7 @@ class HeldFile:
         try:
             return int(text) * scale
         except ValueError:
-            raise InstrumentFault(f"{self._owner}: {self._path} holds {text!r}, not an integer") from None
+            raise InstrumentFault(f"{self._owner}: {self._path} holds {text.strip()!r}, not an integer") from None
 
     def close(self) -> None:
         os.close(self._fd)

@@ -29,9 +29,7 @@ def sha256(path: Path) -> str:
 def write_seal(folder: Path, outcome: str) -> None:
     """Compress the cassettes, hash every file, and put the seal in place in one step."""
     for wire in folder.glob("wire/*.jsonl"):
-        with wire.open("rb") as plain, gzip.GzipFile(f"{wire}.gz", "wb", mtime=0) as packed:
-            shutil.copyfileobj(plain, packed)
-        wire.unlink()
+        _pack(wire)
     records = list(read_journal(folder / "journal.jsonl"))
     seal = {
         "format": FORMAT,
@@ -47,6 +45,17 @@ def write_seal(folder: Path, outcome: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(folder / SEAL)
+
+
+def _pack(wire: Path) -> None:
+    """Compress a cassette, behind what an earlier, interrupted seal compressed of it: gzip files may be joined."""
+    packed, draft = wire.with_suffix(".jsonl.gz"), wire.with_suffix(".draft")
+    with draft.open("wb") as joined, wire.open("rb") as plain:
+        joined.write(packed.read_bytes() if packed.exists() else b"")
+        with gzip.GzipFile("", "wb", fileobj=joined, mtime=0) as member:
+            shutil.copyfileobj(plain, member)
+    draft.rename(packed)
+    wire.unlink()
 
 
 @dataclass(frozen=True)
