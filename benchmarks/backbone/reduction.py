@@ -33,8 +33,8 @@ def cost() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         write_runs(Path(folder))
         ways = {way: partial(_measure, way, folder) for way in reducers.WAYS}
-        found = taking_turns(ROUNDS, {way: ways.pop(way) for way in ("joulelab", "NumPy")})
-        found |= {way: [measure()] for way, measure in ways.items()}  # far slower: one round shows it
+        found = taking_turns(ROUNDS, {way: ways.pop(way) for way in ("joulelab", "NumPy", "Polars")})
+        found |= {way: [measure()] for way, measure in ways.items()}  # slower: one round shows it
     time_s = {way: statistics.median(cost.seconds for cost in costs) for way, costs in found.items()}
     peak_mb = {way: statistics.median(cost.peak_mb for cost in costs) for way, costs in found.items()}
     _agree({way: costs[0].joules for way, costs in found.items()})
