@@ -46,8 +46,7 @@ Split = Annotated[
     Literal["configuration", "prompt"], typer.Option(help="Hold out by configuration or by prompt length.")
 ]
 MinPeriods = Annotated[float, typer.Option(help="Leave out energies of phases shorter than this many sensor periods.")]
-Out = Annotated[Path | None, typer.Option("--out")]
-
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.")]
 SchemaOnly = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of lab.yaml for editors.")]
 
 
@@ -60,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except JoulelabError as error:
         print(f"joulelab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"joulelab: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
     except Exception:  # noqa: BLE001 the last line of defence: a bug keeps its traceback
         traceback.print_exc()
         sys.exit(EXIT_BUG)
@@ -114,15 +118,16 @@ def run(
 ) -> None:
     """Run, record, reduce, fit, validate and report."""
     folder = _runs_folder(runs, lab_file)
+    faults: list[JoulelabError] = []
     if resume:
-        finished, faults = [_resume(_find(folder, resume))], list[JoulelabError]()
+        finished = _resume(_find(folder, resume))
     else:
         finished, faults = _record(_plans(_lab(lab_file)[1], protocol, device), folder)
     passed = _conclude(finished, as_json) if finished else True
-    for fault in faults:
+    for fault in faults[1:]:
         print(f"joulelab: {fault}", file=sys.stderr)
     if faults:
-        raise typer.Exit(faults[0].exit_code)
+        raise faults[0]
     if require_pass and not passed:
         raise typer.Exit(EXIT_VERDICT)
 
@@ -338,12 +343,15 @@ def _record(plans: Sequence[Plan], folder: Path) -> tuple[list[RunDir], list[Jou
     return finished, faults
 
 
-def _resume(interrupted: RunDir) -> RunDir:
+def _resume(interrupted: RunDir) -> list[RunDir]:
+    """Finish a run; all the runs of its session, since the report is about these."""
     from joulelab.bench import Plan, resume
+    from joulelab.recording import sessions
 
     steps = len(Plan.from_run(interrupted).steps())
     with console.interruptible() as stop, console.progress(interrupted.manifest.device, steps) as advance:
-        return resume(interrupted, stop, advance)
+        session = resume(interrupted, stop, advance).path.parent
+    return sessions(session.parent)[session.name]
 
 
 def _sections(paths: Sequence[Path]) -> list[Section]:

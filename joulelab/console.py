@@ -13,6 +13,8 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from joulelab.errors import RunAborted
+
 T = TypeVar("T")
 
 PIPED_COLUMNS = 100
@@ -75,7 +77,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     def on_interrupt(_number: int, _frame: object) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
+            raise RunAborted("stopped by the operator in the middle of a step")
         asked = True
         print("\nstopping after this step; interrupt again to stop now", file=sys.stderr)
 

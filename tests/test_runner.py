@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from joulelab import bench as benches
+from joulelab import console
 from joulelab.bench import Bench, Plan, record, resume
 from joulelab.devices.base import Engine, Inference, Request
 from joulelab.errors import InstrumentFault, JoulelabError, RunAborted, UserError
@@ -98,6 +100,17 @@ def test_the_operator_ends_a_run_as_aborted(plan: Plan, tmp_path: Path) -> None:
     asked = itertools.count()
     with pytest.raises(RunAborted):
         record(plan, tmp_path / "s", lambda: next(asked) > 20, lambda _: None)
+    assert run_of(tmp_path).state == "aborted"
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(plan: Plan, tmp_path: Path) -> None:
+    def interrupt_twice(done: int) -> None:
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with console.interruptible() as stop, pytest.raises(RunAborted, match="in the middle of a step"):
+        record(plan, tmp_path / "s", stop, interrupt_twice)
     assert run_of(tmp_path).state == "aborted"
 
 
