@@ -101,7 +101,8 @@ def plan(
 
     plans = _plans(_lab(lab_file)[1], protocol, device)
     folder = _runs_folder(runs, lab_file)
-    console.show([outlook(plan, folder) for plan in plans], as_json, console.table)
+    rows = [outlook(plan, folder) for plan in plans]
+    console.show(rows, as_json, lambda rows: console.sections({row["device"]: row for row in rows}))
 
 
 @app.command()
@@ -310,7 +311,12 @@ def _paths(sources: Sequence[str] | None, folder: Path) -> list[Path]:
 def _load(sources: Sequence[str] | None, runs: Path | None, lab_file: Path | None) -> list[tuple[Path, Phases]]:
     from joulelab.analysis.phases import load_phases
 
-    return [(path, load_phases(path)) for path in _paths(sources, _runs_folder(runs, lab_file))]
+    loaded = [(path, load_phases(path)) for path in _paths(sources, _runs_folder(runs, lab_file))]
+    if empty := [path.name for path, phases in loaded if phases.table.empty]:
+        raise DataInvalid(
+            f"{empty[0]} holds no measured inference; 'joulelab run --resume' finishes an interrupted run"
+        )
+    return loaded
 
 
 def _summary(phases: Phases) -> dict[str, Any]:
@@ -403,4 +409,4 @@ def _passed(verdicts: Iterable[Verdict]) -> bool:
     """Whether what the targets are about passes: the totals, or the phases where there are no totals."""
     found = list(verdicts)
     judged = [verdict for verdict in found if verdict.phase == "total"] or found
-    return all(verdict.verdict == "pass" for verdict in judged)
+    return bool(judged) and all(verdict.verdict == "pass" for verdict in judged)

@@ -28,6 +28,7 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
     waiting = sum(step.seconds if isinstance(step, Idle) else step.gap_s for step in steps)
     row: dict[str, Any] = {
         "device": plan.device + (" (simulated)" if plan.simulated else ""),
+        "protocol": plan.protocol,
         "steps": len(steps),
         "inferences": len(inferences),
         "configurations": len({_cell(vars(step)) for step in inferences}),

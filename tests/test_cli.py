@@ -160,6 +160,22 @@ def test_every_mistake_in_the_lab_is_a_line(call: Call, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_that_was_killed_before_its_first_inference_supports_nothing(
+    bench: Path, call: Call, tmp_path: Path
+) -> None:
+    shutil.copytree(bench / "runs", tmp_path / "runs")
+    run = next(tmp_path.glob("runs/*/edge*"))
+    (run / "seal.json").unlink()
+    journal = run / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:2]))
+    for verb in ("reduce", "fit", "validate"):
+        code, _, err = call(verb, str(run))
+        assert code == 5
+        assert "holds no measured inference" in err
+    assert call("show", str(run))[0] == 0
+    assert call("verify", str(run))[0] == 5
+
+
 def test_a_run_of_a_newer_format_is_refused(bench: Path, call: Call, tmp_path: Path) -> None:
     shutil.copytree(bench / "runs", tmp_path / "runs")
     for manifest in tmp_path.glob("runs/*/*/manifest.json"):
