@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ devices:
 protocols:
   sweep: {history: [0, 128], prompt: [16, 48, 72, 130, 250], decode: [1, 16, 40, 64], repeats: 5, idle: 5 s}
 """
+
+needs_llama_cpp = pytest.mark.skipif(
+    find_spec("xllamacpp") is None, reason="llama.cpp is not installed: uv sync --extra host"
+)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -193,8 +198,8 @@ def test_a_runs_folder_that_cannot_be_written_is_told(call: Call, tmp_path: Path
     assert "--runs" in err
 
 
-def test_a_missing_model_and_a_used_port_are_told(call: Call, tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: uv sync --extra host")
+@needs_llama_cpp
+def test_a_missing_model_is_told(call: Call, tmp_path: Path) -> None:
     lab = LAB.replace("driver: simulated, profile: edge-gpu", "engine: {driver: llama-server, model: gone.gguf}")
     (tmp_path / "lab.yaml").write_text(lab)
     code, _, err = call("run", "--device", "edge", "--lab", str(tmp_path / "lab.yaml"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from joulelab.recording.seal import verify
 from joulelab.timebase import SECOND
 
 JOULELAB = str(Path(sys.executable).parent / "joulelab")
+
+needs_llama_cpp = pytest.mark.skipif(
+    find_spec("xllamacpp") is None, reason="llama.cpp is not installed: uv sync --extra host"
+)
 
 SIMULATED = """
 version: 1
@@ -106,9 +111,9 @@ def test_a_simulated_run_ends_as_if_nothing_had_happened(tmp_path: Path, whole: 
         assert run.samples(instrument.name).equals(whole.samples(instrument.name))
 
 
+@needs_llama_cpp
 @pytest.mark.parametrize("attempt", range(2))
 def test_the_hosts_run_is_finished_from_where_it_was(tmp_path: Path, attempt: int) -> None:
-    pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: uv sync --extra host")
     arguments = lab(tmp_path, HOST)
     run = run_and_kill(arguments, tmp_path, 4.0)
     before = [record for record in run.records("inference") if not record["warmup"]]
