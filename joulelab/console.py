@@ -90,7 +90,10 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; the callable takes how much is done."""
+    """A progress bar with the time left; the callable takes how much is done.
+
+    It is drawn only then, between steps: a thread that draws by itself would take time from what is measured.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -101,6 +104,6 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as bar:
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done: bar.update(task, completed=done, refresh=True)
