@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,10 @@ from hypothesis import settings
 os.environ["MPLBACKEND"] = "agg"
 settings.register_profile("joulelab", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("joulelab")
+
+
+GRACE_S = 2.0
+"""Some libraries tell their threads to end and do not wait for it."""
 
 
 def _running() -> set[str]:
@@ -29,4 +34,7 @@ def _running() -> set[str]:
 def _leaves_nothing_running() -> Iterator[None]:
     before = _running()
     yield
-    assert not _running() - before, "the test left something running"
+    deadline = time.monotonic() + GRACE_S
+    while (left := _running() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, "the test left something running"
