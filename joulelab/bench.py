@@ -167,6 +167,7 @@ def _play(
         try:
             bench.sampler.record(path)
             runner.play(plan.steps(), done)
+            runner.note(bench.sampler.close())  # the last samples may be the ones that cannot be written
             outcome = "done"
         except RunAborted:
             outcome = "aborted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from joulelab.protocols.steps import Idle, Infer
 from joulelab.protocols.sweep import Sweep
 from joulelab.recording import RunDir, find_runs
 from joulelab.recording.seal import verify
+from joulelab.timebase import Anchor, MonotonicClock
 
 LAB = """
 version: 1
@@ -123,6 +125,18 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
     run = run_of(tmp_path)
     assert run.state == "interrupted"
     assert len(run.records("inference")) == 6
+
+
+@pytest.mark.parametrize("boot_id", ["before", None])
+def test_the_clock_of_a_resumed_run_goes_on_after_a_reboot(plan: Plan, tmp_path: Path, boot_id: str | None) -> None:
+    run = record(plan, tmp_path / "s", never, lambda _: None)
+    now = Anchor.read(MonotonicClock())
+    bench = now.bench + 10**15
+    last = {"bench": bench, "boot": 0, "wall": now.wall - 10**12, "boot_id": boot_id or now.boot_id}
+    run.journal = [{"t": bench + 5, "kind": "anchor", "anchor": last}]
+    run.manifest = replace(run.manifest, simulated=False)
+    went_on = MonotonicClock(benches._resumed_offset(run)).now() - bench
+    assert went_on == pytest.approx(10**12, abs=10**10) if boot_id else went_on < 0
 
 
 def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 
 from joulelab.errors import HardwareMissing, InstrumentFault, UserError
-from joulelab.instruments.sampler import describe
+from joulelab.instruments.base import Block
+from joulelab.instruments.sampler import Sampling, describe
 from joulelab.instruments.sampling import Event, ProcessSampler
 from joulelab.quantities import Channel
 from joulelab.recording.samples import read_samples
+from joulelab.timebase import MonotonicClock
 
 SPECS = {"here": {"driver": "cpu-time", "options": {"interval": 0.005}}}
 
@@ -75,6 +78,39 @@ def test_samples_that_cannot_be_written_end_the_run(sampler: ProcessSampler, tmp
     sampler.record(tmp_path)
     with pytest.raises(InstrumentFault, match="samples of here cannot be written"):
         wait_for_a_fault(sampler)
+
+
+def test_last_samples_that_cannot_be_written_are_a_fault_too(sampler: ProcessSampler, tmp_path: Path) -> None:
+    sampler.record(tmp_path)
+    time.sleep(0.2)
+    resource.prlimit(sampler._child.pid, resource.RLIMIT_FSIZE, (0, 0))
+    with pytest.raises(InstrumentFault, match="samples of here cannot be written"):
+        sampler.close()
+    assert of_kind(sampler.close(), "sampler")
+
+
+def test_a_driver_with_a_bug_ends_the_run_and_keeps_what_it_had_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Meter:
+        name, driver, options, interval_ns = "wall", "a-meter", dict[str, str](), 1_000_000
+        channels = (Channel("power", "W"),)
+        left = 3
+
+        def read(self) -> Block:
+            self.left -= 1
+            t = time.monotonic_ns()
+            return Block([t], [t], None, [[1 / self.left]])
+
+    (tmp_path / "samples").mkdir()
+    said: list[tuple[str, dict[str, object]]] = []
+    thread = Sampling(Meter(), tmp_path, MonotonicClock(), lambda event, **what: said.append((event, what)))  # type: ignore[arg-type]
+    thread.start()
+    thread.join()
+    fatal = next(what for event, what in said if event == "fatal")
+    assert "ZeroDivisionError" in str(fatal["message"])
+    assert "Traceback" in capfd.readouterr().err
+    assert read_samples(tmp_path / "samples" / "wall.arrows").num_rows == 2
 
 
 def test_unknown_driver_and_missing_hardware_are_told_by_the_parent(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import time
+import traceback
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -89,12 +90,17 @@ class Sampling(threading.Thread):
         started = time.monotonic()
         try:
             self._writer = SampleWriter(self._path, [channel.name for channel in self._instrument.channels])
-            self._sample()
-            self._writer.close()
+            try:
+                self._sample()
+            finally:
+                self._writer.close()
         except OSError as error:
             self._emit("fatal", source=self.name, message=f"samples of {self.name} cannot be written: {error.strerror}")
         except JoulelabError as error:
             self._emit("fatal", source=self.name, message=str(error))
+        except Exception as bug:  # noqa: BLE001 a thread that ended in silence would leave a run without its samples
+            traceback.print_exc()
+            self._emit("fatal", source=self.name, message=f"{self.name} cannot be sampled any more: {bug!r}")
         self._emit("sampler", **self._cost(time.monotonic() - started))
 
     def _sample(self) -> None:

@@ -40,7 +40,7 @@ class Sampler(Protocol):
         """What happened since the last call: gaps and faults; InstrumentFault where sampling cannot go on."""
 
     def close(self) -> list[Event]:
-        """Stop, flush, and hand over the last events, among them what sampling cost."""
+        """Stop, flush, and hand over the last events, among them what sampling cost; faults as in `events`."""
 
 
 class ProcessSampler:
@@ -85,17 +85,20 @@ class ProcessSampler:
         self._say({"folder": str(folder)})
 
     def events(self) -> list[Event]:
-        found = self._drain()
         if self._child.poll() is not None:
             raise InstrumentFault("the sampler process has ended: its samples stop here")
-        return found
+        return self._said()
 
-    def _drain(self) -> list[Event]:
-        found = [self._queue.get() for _ in range(self._queue.qsize())]
-        for event in found:
-            if event["event"] == "fatal":
-                raise InstrumentFault(event["message"])
-        return found
+    def _said(self) -> list[Event]:
+        """What the child has said; InstrumentFault where samples are lost, the rest being left for the next call."""
+        said = [self._queue.get() for _ in range(self._queue.qsize())]
+        fatal = [event["message"] for event in said if event["event"] == "fatal"]
+        if not fatal:
+            return said
+        for event in said:
+            if event["event"] != "fatal":
+                self._queue.put(event)
+        raise InstrumentFault("; ".join(fatal))
 
     def close(self) -> list[Event]:
         assert self._child.stdin is not None
@@ -104,8 +107,10 @@ class ProcessSampler:
             self._child.wait(GRACE_S)
         except subprocess.TimeoutExpired:  # an instrument that no longer answers must not hold the run's seal up
             self._child.kill()
+            lost = f"the sampler did not stop within {GRACE_S:g} s and was ended: its last samples may be missing"
+            self._queue.put({"event": "fault", "source": "sampler", "message": lost})
         self._listener.join()
-        return [self._queue.get() for _ in range(self._queue.qsize())]
+        return self._said()
 
 
 def _error(answer: Event) -> JoulelabError:
