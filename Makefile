@@ -1,6 +1,6 @@
 # Paths are relative, so that a checkout may lie in a folder whose name has a space.
 PYTHON := .venv/bin/python
-SYNC := --extra host
+SYNC := --extra host --extra android
 
 .PHONY: help run test lint bench long peers clean
 .SILENT:

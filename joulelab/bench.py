@@ -45,10 +45,11 @@ class Plan:
     def from_lab(cls, lab: Lab, device: str, protocol: str) -> Plan:
         stanza = lab.devices[device].model_dump(mode="json")
         named = {channel.partition(".")[0] for channel in stanza["power"] or ()}
+        ways = {device, stanza["connect"]} - {None}
         instruments = {
-            name: _spec(instrument.model_dump(mode="json", exclude_none=True))
+            name: instrument_spec(lab, name)
             for name, instrument in lab.instruments.items()
-            if device in instrument.feeds or name in named
+            if ways & {*instrument.feeds, instrument.via} or name in named
         }
         return cls(device, stanza, instruments, protocol, lab.protocols[protocol].model_dump(mode="json"))
 
@@ -73,9 +74,12 @@ class Plan:
         return list(driver(driver.Options.model_validate(self.arguments)).steps())
 
 
-def _spec(stanza: dict[str, Any]) -> dict[str, Any]:
-    """An instrument's stanza for the sampler: driver and options apart from the wiring."""
-    return {"driver": stanza.pop("driver"), "options": stanza.pop("options"), "wiring": stanza}
+def instrument_spec(lab: Lab, name: str) -> dict[str, Any]:
+    """An instrument for the sampler: driver and options apart from the wiring, with the connection that reads it."""
+    wiring = lab.instruments[name].model_dump(mode="json", exclude_none=True)
+    if via := wiring.get("via"):
+        wiring["connect"] = via if "://" in via else lab.devices[via].connect
+    return {"driver": wiring.pop("driver"), "options": wiring.pop("options"), "wiring": wiring}
 
 
 @dataclass
@@ -139,7 +143,7 @@ def resume(run: RunDir, stop: Stop, progress: Progress) -> RunDir:
     if run.state != "interrupted":
         raise UserError(f"{run.path.name} cannot be resumed: it is sealed as {run.state}")
     plan = Plan.from_run(run)
-    done = frozenset(record["step"] for record in run.journal if record["kind"] in {"idle", "inference"})
+    done = frozenset(record["step"] for record in run.journal if record["kind"] in {"idle", "inference", "load"})
     with open_bench(plan, Wire(run.path, "engine"), _resumed_offset(run)) as bench:
         _play(plan, bench, run.path, Journal(run.path / "journal.jsonl"), stop, progress, done)
     return RunDir(run.path)

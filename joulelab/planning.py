@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.bench import Plan
-from joulelab.protocols.steps import Idle, Infer
+from joulelab.protocols.steps import Idle, Infer, Load
 from joulelab.recording import RunDir, find_runs
 from joulelab.timebase import SECOND
 
@@ -25,7 +25,8 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     steps = plan.steps()
     inferences = [step for step in steps if isinstance(step, Infer)]
-    waiting = sum(step.seconds if isinstance(step, Idle) else step.gap_s for step in steps)
+    timed_s = sum(step.seconds for step in steps if isinstance(step, Idle | Load))
+    waiting = timed_s + sum(step.gap_s for step in inferences)
     row: dict[str, Any] = {
         "device": plan.device + (" (simulated)" if plan.simulated else ""),
         "protocol": plan.protocol,

@@ -206,6 +206,22 @@ def test_a_counter_counts_on_through_a_gap() -> None:
     assert found.budget["resolution"][0] == pytest.approx(0.6 / np.sqrt(6))
 
 
+def test_a_phase_that_met_an_over_range_gets_no_number_however_short_that_was() -> None:
+    t = np.arange(0, 10 * SECOND, 10 * MS)
+    samples = sampled(t, np.full(len(t), 10.0))
+    over = [(1500 * MS, 1510 * MS), (4990 * MS, 5010 * MS)]
+    found = attribute(gauge(period_s=0.01), 10 * MS, samples, edges((1, 2), (2, 3), (4, 5), (5, 6)), [], over)
+    lost = "over the meter's range, or its range changed"
+    assert reasons(found) == [lost, "ok", lost, lost]
+
+
+def test_each_reading_of_a_stream_is_new() -> None:
+    t = np.arange(0, 10 * SECOND, 10 * MS)
+    found = attribute(gauge(period_s=0.01), None, sampled(t, np.full(len(t), 10.0)), edges((1, 2)), [])
+    assert found.energy_j == pytest.approx([10])
+    assert found.budget["lag"] == pytest.approx([0])
+
+
 def test_an_instrument_that_gave_no_reading_gives_no_energy() -> None:
     found = attribute(gauge(), MS, sampled([0, MS], np.full(2, np.nan)), edges((0, 1)), [])
     assert reasons(found) == ["no readings"]

@@ -1,17 +1,15 @@
-"""The host's own sensors on fake kernel trees, a compiled NVML library and the real /proc."""
+"""The host's own sensors on fake kernel trees, the real /proc and the kernel's perf events."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
+import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -20,11 +18,15 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 from joulelab.errors import HardwareMissing, InstrumentFault
-from joulelab.instruments import auto, battery, cpu_time, hwmon, powercap
-from joulelab.instruments.base import Instrument
+from joulelab.instruments import auto, battery, cpu_time, hwmon, powercap, rapl_perf
+from joulelab.instruments.base import Meter
 from joulelab.instruments.sysfs import HeldFile
-from joulelab.quantities import Channel, Kind, Origin, Scope
+from joulelab.quantities import Kind, Origin, Scope
 from joulelab.timebase import MonotonicClock
+from joulelab.transports.base import Reply
+from joulelab.transports.connection import connect
+from joulelab.transports.files import split
+from joulelab.transports.tape import Cassette, Line
 
 NOBODY = 65534
 WRAP_UJ = 262_143_328_850
@@ -41,7 +43,7 @@ def made(driver: Any, root: Path) -> Any:
     return driver("here", driver.Options(root=str(root)), MonotonicClock())
 
 
-def readings(instrument: Instrument) -> dict[str, float]:
+def readings(instrument: Meter) -> dict[str, float]:
     """One reading by channel, over two openings that must agree on the channels."""
     instrument.open()
     channels = instrument.channels
@@ -104,7 +106,8 @@ class TestPowercap:
         assert dram.sensor.resolution == pytest.approx(15.3e-6, rel=1e-3)
         assert package.sensor.gain_u_rel > 0
 
-    def test_permission_denied_names_the_mending_command(self) -> None:
+    def test_permission_denied_names_the_mending_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", "/tmp")
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             root.chmod(0o755)
@@ -113,14 +116,71 @@ class TestPowercap:
                 made(powercap.Driver, root).open()
 
     def test_no_rapl(self, tmp_path: Path) -> None:
-        with pytest.raises(HardwareMissing, match=r"here: this host has no RAPL.*modprobe"):
+        with pytest.raises(HardwareMissing, match=f"here: this host .* no RAPL.*looked below {tmp_path}"):
             made(powercap.Driver, tmp_path).open()
+
+    @pytest.mark.parametrize(
+        ("cpuinfo", "why", "mend"),
+        [
+            (b"vendor_id\t: GenuineIntel\nflags\t\t: fpu hypervisor lahf_lm\n", "virtual machine", ""),
+            (
+                b"vendor_id\t: GenuineIntel\nflags\t: fpu\n\nprocessor: 1",
+                "loads it",
+                "sudo modprobe intel_rapl_msr",
+            ),
+            (b"processor\t: 0\nCPU implementer\t: 0x41\n", "only processors by Intel and AMD", ""),
+        ],
+    )
+    def test_why_there_is_no_rapl(self, cpuinfo: bytes, why: str, mend: str) -> None:
+        said, command = powercap.no_rapl(cpuinfo)
+        assert why in said
+        assert command == mend
+
+    def test_a_counter_may_wrap(self, rapl: Path) -> None:
+        energy = rapl / "intel-rapl:0" / "energy_uj"
+        energy.write_text(f"{WRAP_UJ - 1000}\n")
+        meter = made(powercap.Driver, rapl)
+        meter.open()
+        energy.write_text("99000\n")
+        meter.read()
+        meter.close()
+        assert meter.told == []
+
+    def test_a_reset_is_told_and_its_span_has_no_energy(self, rapl: Path) -> None:
+        energy = rapl / "intel-rapl:0" / "energy_uj"
+        meter = made(powercap.Driver, rapl)
+        meter.open()
+        energy.write_text("0\n")
+        block = meter.read()
+        meter.read()
+        meter.close()
+        (_, fault), (kind, span) = meter.told
+        assert "went from 81.234567 to 0.000000 J" in fault["message"]
+        assert kind == "overrange"
+        assert span["start"] < span["stop"] == block.before[0]
+
+    def test_two_counters_that_take_turns_end_it(self, rapl: Path) -> None:
+        """As guests of Xen saw them: each read came from another processor's register."""
+        energy = rapl / "intel-rapl:0" / "energy_uj"
+        meter = made(powercap.Driver, rapl)
+        meter.open()
+
+        def turn(joules: int) -> None:
+            energy.write_text(f"{joules * 10**6}\n")
+            meter.read()
+
+        for number in range(powercap.JUMPS - 1):
+            turn(number % 2 * 90_000)
+        with pytest.raises(InstrumentFault, match="again: this host's RAPL cannot be trusted, leave it out") as fault:
+            turn(90_000)
+        meter.close()
+        assert not fault.value.transient
 
     def test_garbage_is_a_fault_that_names_the_file(self, rapl: Path) -> None:
         meter = made(powercap.Driver, rapl)
         meter.open()
         (rapl / "intel-rapl:0:0" / "energy_uj").write_text("<error>\n")
-        with pytest.raises(InstrumentFault, match=r"here: .*intel-rapl:0:0/energy_uj holds b'<error>', not an int"):
+        with pytest.raises(InstrumentFault, match=r"here: .*intel-rapl:0:0/energy_uj holds '<error>', not an int"):
             meter.read()
         meter.close()
 
@@ -147,14 +207,30 @@ class TestPowercap:
         assert open_files() == held
 
 
-@given(st.from_regex(rb"[^0-9]{0,80}", fullmatch=True))
-def test_a_file_without_a_number_faults_with_its_name(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(buffering=0) as file:
-        file.write(content)
-        held = HeldFile("here", Path(file.name))
-        with pytest.raises(InstrumentFault, match=f"here: {file.name} holds .*, not an integer"):
-            held.number(1e-6)
-        held.close()
+@given(st.binary())
+def test_a_file_holds_a_number_or_faults_with_its_name(content: bytes) -> None:
+    held = HeldFile("here", PurePosixPath("/sys/x"))
+    held.record = content
+    fault: InstrumentFault | None = None
+    try:
+        value = held.number(1e-6)
+    except InstrumentFault as raised:
+        fault = raised
+    if fault is None:
+        assert math.isfinite(value)
+    else:
+        assert fault.transient
+        assert str(fault).startswith(("here: /sys/x holds", "here: /sys/x cannot be read"))
+
+
+@given(st.binary())
+def test_other_files_are_understood_or_refused(content: bytes) -> None:
+    assert cpu_time.processors(content) >= 1
+    assert all(isinstance(part, str) for part in (*powercap.no_rapl(content), powercap.model(content)))
+    with suppress(ValueError):
+        cpu_time.parse(content)
+    with suppress(ValueError):
+        split(content)
 
 
 class TestHwmon:
@@ -180,7 +256,7 @@ class TestHwmon:
         assert [channel.sensor.window_s for channel in meter.channels] == [0, 0, 1.0, 0, 0]
 
     def test_leaves_batteries_to_their_driver(self, tmp_path: Path) -> None:
-        supply = write(tmp_path / "power_supply" / "BAT0", status="Charging")
+        supply = write(tmp_path / "power_supply" / "BAT0", uevent="DEVTYPE=power_supply\nPOWER_SUPPLY_NAME=BAT0")
         chip = write(tmp_path / "hwmon" / "hwmon0", name="BAT0", power1_input=9_000_000)
         (chip / "device").symlink_to(supply)
         with pytest.raises(HardwareMissing, match="here: no hwmon chip of this host measures power"):
@@ -230,7 +306,11 @@ class TestCpuTime:
             assert second.values[1][0] >= first.values[1][0] > 0
 
     def test_says_that_it_is_an_estimate(self) -> None:
-        energy, busy = cpu_time.Driver("here", cpu_time.Driver.Options(), MonotonicClock()).channels
+        meter = cpu_time.Driver("here", cpu_time.Driver.Options(), MonotonicClock())
+        meter.open()
+        meter.close()
+        energy, busy = meter.channels
+        assert meter.settings["idle_w"] == pytest.approx(0.74 * (os.cpu_count() or 1))
         assert (energy.scope, energy.origin, energy.gives_energy) == (Scope.ESTIMATE, Origin.ESTIMATED, True)
         assert energy.sensor.gain_u_rel == pytest.approx(0.43, abs=0.01)
         assert (busy.unit, busy.origin, busy.gives_energy) == ("s", Origin.MEASURED, False)
@@ -241,109 +321,142 @@ class TestCpuTime:
         assert cpu_time.parse(line.encode()) == pytest.approx((sum(ticks[:3]) + sum(ticks[5:7])) / 100)
 
 
-PROBE = """
-import dataclasses, json
-from joulelab.errors import JoulelabError
-from joulelab.instruments.nvml import Driver
-from joulelab.timebase import MonotonicClock
+SOFTWARE, CPU_CLOCK = 1, 0
+"""An event that most kernels have: the time that a processor was on, whoever used it [ns]."""
 
-meter = Driver("here", Driver.Options(), MonotonicClock())
-try:
-    for _ in range(2):
+
+@pytest.fixture
+def pmu(tmp_path: Path) -> Path:
+    """The tree of the `power` PMU; its counters are the time that processor 0 was on, a watt of it."""
+    write(tmp_path, type=SOFTWARE, cpumask=0)
+    events = write(tmp_path / "events")
+    for name in ("energy-pkg", "energy-ram", "energy-psys"):
+        write(events, **{name: f"event=0x0{CPU_CLOCK}", f"{name}.scale": "1.0e-9", f"{name}.unit": "Joules"})
+    return tmp_path
+
+
+@pytest.fixture
+def _events() -> None:
+    try:
+        os.close(rapl_perf.opened(SOFTWARE, CPU_CLOCK, 0))
+    except OSError as error:
+        pytest.skip(f"perf events cannot be opened here: {error.strerror} (sysctl kernel.perf_event_paranoid=0)")
+
+
+class Refusing:
+    """Files, but no perf events."""
+
+    def __init__(self, reason: bytes) -> None:
+        self._files = connect("local", MonotonicClock()).files()
+        self._reason = reason
+
+    def exchange(self, request: bytes = b"") -> Reply:
+        reply = self._files.exchange(request)
+        return reply._replace(data=b"\x1e!%s\x1e" % self._reason) if b"perf:" in request else reply
+
+    def close(self) -> None:
+        self._files.close()
+
+
+class TestRaplPerf:
+    @pytest.mark.usefixtures("_events")
+    def test_reads_the_kernels_counters(self, pmu: Path) -> None:
+        meter = made(rapl_perf.Driver, pmu)
+        held = open_files()
+        assert set(readings(meter)) == {"package-0", "package-0-dram", "psys"}
         meter.open()
-        block = meter.read()
+        first, second = meter.read(), meter.read()
         meter.close()
-    found = [[dataclasses.asdict(c), value] for c, (value,) in zip(meter.channels, block.values, strict=True)]
-    print(json.dumps({"found": found}))
-except JoulelabError as error:
-    print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-"""
+        assert open_files() == held
+        least_s, most_s = (second.before[0] - first.after[0]) / 1e9, (second.after[0] - first.before[0]) / 1e9
+        assert least_s <= second.values[0][0] - first.values[0][0] <= most_s
 
+    @pytest.mark.usefixtures("_events")
+    def test_says_what_each_counter_is(self, pmu: Path) -> None:
+        meter = made(rapl_perf.Driver, pmu)
+        meter.open()
+        meter.close()
+        scopes = {channel.name: channel.scope for channel in meter.channels}
+        assert scopes == {"package-0": Scope.PACKAGE, "package-0-dram": Scope.RAIL, "psys": Scope.BOARD}
+        assert all(channel.gives_energy and channel.sensor.wrap is None for channel in meter.channels)
 
-@pytest.fixture(scope="session")
-def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a compiled `libnvidia-ml.so.1` that answers as its environment says."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler for the NVML library of this test (Debian: apt install gcc libc6-dev)")
-    folder = tmp_path_factory.mktemp("nvml")
-    source, library = Path(__file__).with_name("nvml_shim.c"), folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True)
-    return folder
+    @pytest.mark.parametrize("reason", [b"Permission denied", b"Operation not permitted"])
+    def test_no_permission_names_the_mending_command(self, pmu: Path, reason: bytes) -> None:
+        options = rapl_perf.Driver.Options(root=str(pmu))
+        meter = rapl_perf.Driver("here", options, MonotonicClock(), transport=Refusing(reason))
+        with pytest.raises(HardwareMissing, match=r"here: .*`sudo sysctl kernel.perf_event_paranoid=0`"):
+            meter.open()
 
-
-def ask_nvml(library: Path, **environment: str) -> Any:
-    """What the driver says in a process of its own, since a loaded library stays loaded."""
-    variables = {**os.environ, "LD_LIBRARY_PATH": str(library), **environment}
-    command = [sys.executable, "-W", "error", "-c", PROBE]
-    return json.loads(subprocess.run(command, env=variables, check=True, capture_output=True, text=True).stdout)
-
-
-def nvml_channels(library: Path, **environment: str) -> dict[str, tuple[Channel, float]]:
-    found = ask_nvml(library, **environment)["found"]
-    return {data["name"]: (Channel.from_json(data), value) for data, value in found}
-
-
-class TestNvml:
-    def test_reads_two_gpus(self, nvml_library: Path) -> None:
-        found = nvml_channels(nvml_library, SHIM_GPUS="2", SHIM_SUPPORTS="instant average usage energy temperature")
-        assert {name: value for name, (_, value) in found.items()} == pytest.approx(
-            {
-                "gpu0_power_instant": 700.0,
-                "gpu0_power_average": 650.0,
-                "gpu0_energy": 5e9,
-                "gpu0_temperature": 60,
-                "gpu1_power_instant": 700.001,
-                "gpu1_power_average": 650.001,
-                "gpu1_energy": 5e9 + 1e-3,
-                "gpu1_temperature": 61,
-            },
-            rel=1e-12,
-        )
-        energy, instant = found["gpu0_energy"][0], found["gpu0_power_instant"][0]
-        assert (energy.unit, energy.kind, energy.scope) == ("J", Kind.COUNTER, Scope.BOARD)
-        assert (instant.sensor.period_s, instant.sensor.window_s) == (0.1, 0.025)
-        assert found["gpu0_power_average"][0].sensor.window_s == 1.0
-
-    @pytest.mark.parametrize(("capability", "window_s"), [("70", 0.01), ("75", 0.1), ("80", 0.025), ("86", 1.0)])
-    def test_power_usage_means_what_the_architecture_says(
-        self, nvml_library: Path, capability: str, window_s: float
-    ) -> None:
-        """The 1 s mean came with Ampere, except on the GA100."""
-        found = nvml_channels(nvml_library, SHIM_SUPPORTS="usage", SHIM_CAPABILITY=capability)
-        (name, (channel, value)) = found.popitem()
-        assert (name, value) == ("gpu0_power", 640.0)
-        assert channel.sensor.window_s == window_s
-
-    def test_a_power_of_zero_is_no_support(self, nvml_library: Path) -> None:
-        assert list(nvml_channels(nvml_library, SHIM_SUPPORTS="instant average zero")) == ["gpu0_power_instant"]
-
-    def test_no_value_just_now_is_no_reading(self, nvml_library: Path) -> None:
-        found = nvml_channels(nvml_library, SHIM_SUPPORTS="instant temperature", SHIM_SILENT_AFTER="7")
-        assert math.isnan(found["gpu0_power_instant"][1])
-        assert found["gpu0_temperature"][1] == 60
+    def test_an_event_that_the_kernel_refuses(self, pmu: Path) -> None:
+        write(pmu, type=4_000_000)
+        with pytest.raises(InstrumentFault, match="here: perf:4000000:0:0 cannot be read: "):
+            made(rapl_perf.Driver, pmu).open()
 
     @pytest.mark.parametrize(
-        ("environment", "message"),
+        ("file", "text", "message"),
         [
-            ({"SHIM_GPUS": "0"}, "here: NVML knows no GPU that tells its power, energy or temperature"),
-            ({"SHIM_SUPPORTS": ""}, "here: NVML knows no GPU that tells its power, energy or temperature"),
-            ({"SHIM_DRIVER": "0"}, "here: NVML says Driver Not Loaded; `nvidia-smi` has to work first"),
+            ("type", "power", "energy-pkg of type 'power' holds 'event=0x00'"),
+            ("events/energy-pkg", "event=two", "holds 'event=two', not `event=0x...`"),
+            ("events/energy-pkg.unit", "Ergs", "counts in 1.0e-9 Ergs, not in joules"),
+            ("events/energy-pkg.scale", "one", "counts in one Joules, not in joules"),
         ],
     )
-    def test_nothing_to_read(self, nvml_library: Path, environment: dict[str, str], message: str) -> None:
-        assert ask_nvml(nvml_library, **environment) == {"error": "HardwareMissing", "message": message}
+    def test_a_tree_that_it_does_not_understand(self, pmu: Path, file: str, text: str, message: str) -> None:
+        (pmu / file).write_text(f"{text}\n")
+        with pytest.raises(InstrumentFault, match=re.escape(message)):
+            made(rapl_perf.Driver, pmu).open()
 
-    def test_no_library(self, tmp_path: Path) -> None:
-        """A file that is no library stands before any real one in the search."""
-        (tmp_path / "libnvidia-ml.so.1").write_text("")
-        answer = ask_nvml(tmp_path)
-        assert answer["error"] == "HardwareMissing"
-        assert answer["message"].startswith("here: NVML says NVML Shared Library Not Found")
+    def test_no_pmu(self, tmp_path: Path) -> None:
+        with pytest.raises(HardwareMissing, match=r"here: this host .* no RAPL"):
+            made(rapl_perf.Driver, tmp_path).open()
 
-    def test_a_lost_gpu_is_a_fault(self, nvml_library: Path) -> None:
-        answer = ask_nvml(nvml_library, SHIM_SUPPORTS="instant", SHIM_LOST_AFTER="3")
-        assert answer == {"error": "InstrumentFault", "message": "here: NVML says GPU is lost"}
+
+def test_a_cassette_replays_a_meter_without_its_tree(rapl: Path) -> None:
+    write(rapl / "BAT0", status="Discharging", power_now=8_250_000, manufacturer="SMP", serial_number=17)
+    write(rapl / "hwmon0", name="amdgpu", power1_average=35_500_000, power1_label="PPT")
+    for driver in (powercap.Driver, battery.Driver, hwmon.Driver, cpu_time.Driver):
+        root = {"root": str(rapl)} if "root" in driver.Options.model_fields else {}
+        options, tape = driver.Options.model_validate(root), list[Line]()
+        meter = driver("here", options, MonotonicClock())
+        meter.record(tape.append)
+        meter.open()
+        blocks = [meter.read(), meter.read()]
+        meter.tape.flush()
+        meter.close()
+        again = driver("here", options, MonotonicClock(), transport=Cassette(tape))
+        again.open()
+        assert [again.read(), again.read()] == blocks
+        assert (again.channels, again.identity, again.settings) == (meter.channels, meter.identity, meter.settings)
+
+
+class TestFinding:
+    def test_discover_names_the_channels(self, rapl: Path) -> None:
+        (found,) = sensors_below(rapl)["powercap"].discover(connect("local", MonotonicClock()), None)
+        assert found == ("powercap", {}, "package-0, package-0-core, package-0-dram, psys")
+
+    def test_doctor_agrees(self, rapl: Path) -> None:
+        here = connect("local", MonotonicClock())
+        checks = {name: next(driver.doctor(here)) for name, driver in sensors_below(rapl).items()}
+        assert {name: check.ok for name, check in checks.items()} == {
+            "powercap": True,
+            "battery": False,
+            "hwmon": False,
+        }
+        assert checks["battery"].message.startswith("this host has no battery")
+
+    def test_doctor_hands_over_the_mending_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", "/tmp")
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            root.chmod(0o755)
+            (rapl_zone(root, "0", "package-0", 1) / "energy_uj").chmod(0)
+            with unprivileged():
+                check = next(sensors_below(root)["powercap"].doctor(connect("local", MonotonicClock())))
+        assert check.mend == f"sudo chmod a+r {root}/intel-rapl:*/energy_uj"
+
+    def test_an_address_is_for_others(self, rapl: Path) -> None:
+        here = connect("local", MonotonicClock())
+        assert list(sensors_below(rapl)["powercap"].discover(here, "/dev/ttyUSB0")) == []
 
 
 def sensors_below(root: Path) -> dict[str, Any]:

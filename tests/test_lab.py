@@ -432,3 +432,64 @@ def test_reading_a_lab_loads_no_science() -> None:
     code = f"import sys, joulelab.lab; print(sorted({heavy!r} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert loaded.stdout.strip() == "[]"
+
+
+CONNECTED = LAB.replace(
+    "  box: {", "  orin: {connect: 'ssh://lab@orin-01', driver: test-device, profile: edge-box}\n  box: {"
+)
+
+
+def with_probe(text: str) -> str:
+    return CONNECTED.replace("  probe: {driver: test-probe, feeds: [host]", f"  probe: {{driver: test-probe, {text}")
+
+
+@pytest.mark.parametrize(
+    "wiring",
+    [
+        "via: orin, wire: off",
+        "via: 'ssh://root@10.0.0.2:2222'",
+        "via: 'adb://192.0.2.7:5555'",
+    ],
+)
+def test_an_instrument_is_read_on_another_machine(tmp_path: Path, wiring: str) -> None:
+    probe = read(tmp_path, with_probe(wiring)).instruments["probe"]
+    assert probe.via == re.findall(r"via: '?([^',]+)", wiring)[0]
+    assert probe.wire is (False if "wire" in wiring else None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("feeds: [host], ceiling", "via: orni, ceiling", "12:36: instruments.probe.via: no device is called 'orni'"),
+        ("feeds: [host], ceiling", "via: box, ceiling", "12:36: instruments.probe.via: devices.box has no 'connect'"),
+        ("feeds: [host], ceiling", "via: 'scp://x', ceiling", "12:36: instruments.probe.via: 'scp://x' names no conn"),
+        ("feeds: [host], ceiling", "wire: maybe, ceiling", "12:37: instruments.probe.wire: expected true or false"),
+        ("ssh://lab@orin-01", "ssh://lab@", "17:19: devices.orin.connect: "),
+        ("ssh://lab@orin-01", "orin-01", "17:19: devices.orin.connect: 'orin-01' names no connection; expected ssh:"),
+        ("2026-03-02", "2199-01-01", "10:17: instruments.wall.calibrated: 2199-01-01 is in the future"),
+        ("[probe]", "[wall]", "9:19: instruments.wall.upstream_of[0]: wall is upstream of itself"),
+        ("[host], ceiling", "[host], upstream_of: [wall], ceiling", "12:60: instruments.probe.upstream_of[0]: wall is"),
+        ("feeds: [host, box]", "feeds: [box]", "16:13: devices.host.power[0]: wall.power feeds box, not host"),
+    ],
+)
+def test_wiring_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, error: str) -> None:
+    assert old in CONNECTED
+    errors = errors_of(tmp_path, CONNECTED.replace(old, new, 1))
+    assert any(line.startswith(f"lab.yaml:{error}") for line in errors), errors
+
+
+TWO_METERS = CONNECTED.replace(
+    "  probe:", "  dc:\n    driver: test-meter\n    resource: TCPIP0::192.0.2.11::INSTR\n    scope: input\n  probe:"
+)
+
+
+def test_two_meters_are_two(tmp_path: Path) -> None:
+    assert read(tmp_path, TWO_METERS).instruments["dc"].scope == "input"
+    (error,) = errors_of(tmp_path, TWO_METERS.replace("192.0.2.11", "192.0.2.10"))
+    assert "instruments.dc.resource: is that of instruments.wall, too: they would be the same meter" in error
+
+
+def test_a_narrow_meter_is_not_upstream_of_a_wide_one(tmp_path: Path) -> None:
+    text = TWO_METERS.replace("    scope: input", "    scope: input\n    upstream_of: [wall]").replace("[probe]", "[]")
+    (error,) = errors_of(tmp_path, text)
+    assert "a meter of scope input cannot be upstream of wall, whose scope wall is wider" in error

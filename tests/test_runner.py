@@ -151,3 +151,14 @@ def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_o
     assert all(cells.count(cell) == 3 for cell in cells)
     assert [{step.repeat for step in measured[k : k + 8]} for k in (0, 8, 16)] == [{0}, {1}, {2}]
     assert cells[:8] != cells[8:16]
+
+
+def test_meters_choose_their_ranges_during_the_warm_up_and_again_when_a_run_is_resumed(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stumble: Callable[..., None]
+) -> None:
+    ordered: list[str] = []
+    monkeypatch.setattr("joulelab.instruments.sampling.InlineSampler.range", lambda _self, mode: ordered.append(mode))
+    stumble(lambda call: RuntimeError("killed") if call == 5 else None)
+    with pytest.raises(RuntimeError):
+        record(plan, tmp_path / "s", never, lambda _: None)
+    assert ordered == ["auto", "fixed"]

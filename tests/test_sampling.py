@@ -9,21 +9,46 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from joulelab.errors import HardwareMissing, InstrumentFault, UserError
-from joulelab.instruments.base import Block
-from joulelab.instruments.sampler import Sampling, describe
+from joulelab.instruments.base import Block, Meter
+from joulelab.instruments.build import describe
 from joulelab.instruments.sampling import Event, ProcessSampler
+from joulelab.instruments.thread import Sampling
 from joulelab.quantities import Channel
 from joulelab.recording.samples import read_samples
 from joulelab.timebase import MonotonicClock
+from joulelab.transports.base import Transport
+from joulelab.transports.tape import Cassette
 
 SPECS = {"here": {"driver": "cpu-time", "options": {"interval": 0.005}}}
+
+
+def a_meter(*channels: Channel) -> Meter:
+    """A polled meter with nothing behind it."""
+
+    class Driver(Meter):
+        driver = "a-meter"
+
+        class Options(BaseModel):
+            interval: float = 0.001
+
+        def connect(self) -> Transport:
+            return Cassette([])
+
+        def start(self) -> Sequence[Channel]:
+            return channels
+
+        def read(self) -> Block:
+            raise NotImplementedError
+
+    return Driver("wall", Driver.Options(), MonotonicClock())
 
 
 @pytest.fixture
@@ -92,19 +117,19 @@ def test_last_samples_that_cannot_be_written_are_a_fault_too(sampler: ProcessSam
 def test_a_driver_with_a_bug_ends_the_run_and_keeps_what_it_had_read(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    class Meter:
-        name, driver, options, interval_ns = "wall", "a-meter", dict[str, str](), 1_000_000
-        channels = (Channel("power", "W"),)
-        left = 3
+    meter = a_meter(Channel("power", "W"))
+    left = iter((2, 1, 0))
 
-        def read(self) -> Block:
-            self.left -= 1
-            t = time.monotonic_ns()
-            return Block([t], [t], None, [[1 / self.left]])
+    def read() -> Block:
+        t = time.monotonic_ns()
+        return Block([t], [t], None, [[1 / next(left)]])
 
+    meter.read = read  # type: ignore[method-assign]
+    meter.open()
     (tmp_path / "samples").mkdir()
+    (tmp_path / "wire").mkdir()
     said: list[tuple[str, dict[str, object]]] = []
-    thread = Sampling(Meter(), tmp_path, MonotonicClock(), lambda event, **what: said.append((event, what)))  # type: ignore[arg-type]
+    thread = Sampling(meter, {}, tmp_path, MonotonicClock(), lambda event, **what: said.append((event, what)))
     thread.start()
     thread.join()
     fatal = next(what for event, what in said if event == "fatal")
@@ -148,10 +173,8 @@ def test_what_it_says_is_json(sampler: ProcessSampler) -> None:
 
 
 def test_the_wiring_gives_a_bench_meters_power_its_scope() -> None:
-    class Meter:
-        name, driver, options, interval_ns = "wall", "a-meter", dict[str, str](), 1
-        channels = (Channel("power", "W"), Channel("voltage", "V"))
-
-    told = describe(Meter(), {"scope": "wall", "serial": "C3WA01001E"})  # type: ignore[arg-type]
+    meter = a_meter(Channel("power", "W"), Channel("voltage", "V"))
+    meter.open()
+    told = describe(meter, {"scope": "wall", "serial": "C3WA01001E"})
     assert [channel["scope"] for channel in told["channels"]] == ["wall", None]
     assert told["wiring"]["serial"] == "C3WA01001E"

@@ -48,13 +48,19 @@ class Attribution:
 
 
 def attribute(
-    channel: Channel, interval_ns: int, samples: Any, edges: Edges, gaps: Sequence[tuple[int, int]]
+    channel: Channel,
+    interval_ns: int | None,
+    samples: Any,
+    edges: Edges,
+    gaps: Sequence[tuple[int, int]],
+    overranges: Sequence[tuple[int, int]] = (),
 ) -> Attribution:
     """The energy of each phase on one channel, a power gauge [W] or an energy counter [J].
 
-    `samples` is the `pyarrow.Table` of the channel's instrument, polled every `interval_ns`; `gaps` are its journalled
-    gaps [ns], in order. A phase gets no energy where the readings cannot resolve it: it must hold a whole averaging
-    window, however the sensor's updates fall.
+    `samples` is the `pyarrow.Table` of the channel's instrument, polled every `interval_ns` (None: it streams); `gaps`
+    and `overranges` are what was journalled of it [ns], in order. A phase gets no energy where the readings cannot
+    resolve it (it must hold a whole averaging window, however the sensor's updates fall), or where the meter was over
+    its range or changed it.
     """
     sensor, gauge = channel.sensor, channel.kind is Kind.GAUGE
     method = "integrate" if gauge else "counter"
@@ -63,10 +69,12 @@ def attribute(
         nothing = np.full(len(edges.start_ns), np.nan)
         return Attribution(method, nothing, dict.fromkeys(TERMS, nothing), np.full(len(nothing), "no readings", object))
     t, start, stop = from_first(found.t_ns, edges.start_ns, edges.stop_ns)
-    signal = Signal(t, start, stop, found, max(sensor.period_s or 0.0, interval_ns * NS))
+    signal = Signal(t, start, stop, found, max(sensor.period_s or 0.0, (interval_ns or 0) * NS))
     values = found.values
     energy = integral(t, start, stop, values) if gauge else gained(t, start, stop, steps(values, sensor.wrap))
-    status = _status(channel, signal, np.isnan(energy), np.array(gaps, np.int64).reshape(-1, 2) - found.t_ns[0])
+    lost, over = (np.array(spans, np.int64).reshape(-1, 2) - found.t_ns[0] for spans in (gaps, overranges))
+    status = _status(channel, signal, np.isnan(energy), lost)
+    status[_meets(over, start, stop)] = "over the meter's range, or its range changed"
     energy = np.where(status == OK, energy, np.nan)
     return Attribution(method, energy, budget(channel, signal, edges.boundary_u_s, energy), status)
 

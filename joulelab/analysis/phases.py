@@ -130,10 +130,14 @@ def _on_channels(run: RunDir, common: Columns) -> list[Block]:
     blocks = []
     for name in run.manifest.power:
         meter = name.partition(".")[0]
-        gaps = [(gap["start"], gap["stop"]) for gap in run.records("gap") if gap["instrument"] == meter]
-        found = attribute(run.manifest.channels[name], intervals[meter], samples[meter], edges, gaps)
-        blocks.append(_on_channel(run.manifest, common, name, found, idle_s))
+        spans = {kind: _spans_of(run.records(kind), meter) for kind in ("gap", "overrange")}
+        found = attribute(run.channels[name], intervals[meter], samples[meter], edges, spans["gap"], spans["overrange"])
+        blocks.append(_on_channel(run, common, name, found, idle_s))
     return blocks
+
+
+def _spans_of(records: Sequence[Columns], meter: str) -> list[tuple[int, int]]:
+    return [(record["start"], record["stop"]) for record in records if record["instrument"] == meter]
 
 
 def _settled(start: int, stop: int) -> tuple[int, int]:
@@ -150,8 +154,8 @@ def _edges(common: Columns, idle: Sequence[tuple[int, int]]) -> Edges:
     return Edges(start, stop, np.array(inner + [0.0] * len(idle)))
 
 
-def _on_channel(manifest: Manifest, common: Columns, name: str, found: Attribution, idle_s: Floats) -> Block:
-    channel, rows = manifest.channels[name], len(common["phase"])
+def _on_channel(run: RunDir, common: Columns, name: str, found: Attribution, idle_s: Floats) -> Block:
+    manifest, channel, rows = run.manifest, run.channels[name], len(common["phase"])
     idle = _idle_power(found.energy_j[rows:], idle_s)
     table = _block(
         common,

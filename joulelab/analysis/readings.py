@@ -26,8 +26,9 @@ class Readings:
     age_s: float
 
 
-def readings(channel: Channel, interval_ns: int, samples: Any) -> Readings:
-    """The readings of `channel` in `samples`, a `pyarrow.Table` of its instrument that was polled every `interval_ns`.
+def readings(channel: Channel, interval_ns: int | None, samples: Any) -> Readings:
+    """The readings of `channel` in `samples`, a `pyarrow.Table` of its instrument that was polled every `interval_ns`
+    (None: it streams, so that each reading is new).
 
     A reading lies in the middle of its bracket, less the sensor's delay and half its averaging window: a mean over a
     window is the power in the window's middle. Of a sensor that is polled faster than it updates, the updates count,
@@ -38,11 +39,11 @@ def readings(channel: Channel, interval_ns: int, samples: Any) -> Readings:
         read = ~np.isnan(values)
         before, after, values = before[read], after[read], values[read]
     sensor, period_ns = channel.sensor, (channel.sensor.period_s or 0.0) * SECOND
-    polled_faster = interval_ns < 0.7 * period_ns
+    polled_faster = interval_ns is not None and interval_ns < 0.7 * period_ns
     if polled_faster:
         new = updates(after, values, period_ns)
         before, after, values = before[np.maximum(new - 1, 0)], after[new], values[new]
-    age_s = 0.0 if polled_faster else period_ns * NS
+    age_s = 0.0 if polled_faster or interval_ns is None else period_ns * NS
     shift_s = sensor.delay_s + age_s / 2 + (sensor.window_s / 2 if channel.kind is Kind.GAUGE else 0.0)
     half = (after - before) >> 1
     half_width_s = float(half.mean()) * NS if len(half) else 0.0

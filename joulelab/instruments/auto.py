@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from joulelab.errors import JoulelabError
 from joulelab.instruments import battery, hwmon, nvml, powercap
-from joulelab.instruments.base import Instrument
+from joulelab.instruments.base import Meter
 from joulelab.timebase import MonotonicClock
 
 SENSORS: dict[str, Any] = {
@@ -39,7 +39,7 @@ class Auto:
         return {f"{name}-{driver}": (driver, {}) for driver in found}
 
 
-def refusal(instrument: Instrument) -> str | None:
+def refusal(instrument: Meter) -> str | None:
     """Why an instrument gives no power or energy now; None where it does."""
     try:
         instrument.open()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import PurePosixPath
 
 from pydantic import Field
 
-from joulelab.instruments.sysfs import HeldFile, Source, SysfsMeter, SysfsOptions
+from joulelab.instruments.sysfs import HeldFile, Root, Source, SysfsMeter, SysfsOptions
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, Scope, SensorModel
 
@@ -29,20 +30,29 @@ class Driver(SysfsMeter):
 
     class Options(SysfsOptions):
         interval: Seconds = Field(default=0.2, gt=0)
-        root: str = "/sys/class/power_supply"
+        root: Root = "/sys/class/power_supply"
 
     def find(self) -> Iterator[Source]:
-        for folder in sorted(self._root.glob("BAT*")):
+        self.identity = {}
+        for folder in self.listed(f"{self.root}/BAT*"):
             for names, scale in ((["power_now"], 1e-6), (["current_now", "voltage_now"], 1e-12)):
-                if all((folder / name).exists() for name in names):
-                    factors = [self.hold(folder / name) for name in names]
-                    channel = Channel(folder.name, "W", scope=Scope.BATTERY, sensor=SENSOR)
-                    yield channel, partial(drawn, self.hold(folder / "status"), factors, scale)
+                if all(self.look(folder / name).readable for name in names):
+                    status, *factors = [self.hold(folder / name) for name in ["status", *names]]
+                    self.identity[folder.name] = self._make(folder)
+                    yield (
+                        Channel(folder.name, "W", scope=Scope.BATTERY, sensor=SENSOR),
+                        partial(drawn, status, factors, scale),
+                    )
                     break
+
+    def _make(self, folder: PurePosixPath) -> str:
+        """Manufacturer, model and serial number, as far as the battery tells."""
+        told = [self.look(folder / name) for name in ("manufacturer", "model_name", "serial_number")]
+        return " ".join(file.text() for file in told if file.readable)
 
 
 def drawn(status: HeldFile, factors: Sequence[HeldFile], scale: float) -> float:
     """The power drawn [W], the product of `factors` times `scale`; NaN unless `status` says Discharging."""
-    if status.text().strip() != b"Discharging":
+    if status.text() != "Discharging":
         return math.nan
     return abs(math.prod(factor.number(1.0) for factor in factors)) * scale

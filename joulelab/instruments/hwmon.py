@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from pydantic import Field
 
 from joulelab.errors import InstrumentFault
-from joulelab.instruments.sysfs import Source, SysfsMeter, SysfsOptions
+from joulelab.instruments.sysfs import HeldFile, Root, Source, SysfsMeter, SysfsOptions
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, Scope, SensorModel
 
@@ -40,32 +40,36 @@ class Driver(SysfsMeter):
 
     class Options(SysfsOptions):
         interval: Seconds = Field(default=0.02, gt=0)
-        root: str = "/sys/class/hwmon"
+        root: Root = "/sys/class/hwmon"
 
     def find(self) -> Iterator[Source]:
         seen: Counter[str] = Counter()
-        for folder in sorted(self._root.glob("hwmon*")):
-            if "power_supply" in (folder / "device").resolve().parts:
+        for folder in self.listed(f"{self.root}/hwmon*"):
+            if b"POWER_SUPPLY_NAME=" in self.look(folder / "device" / "uevent").record:
                 continue
-            chip = (folder / "name").read_text().strip()
+            chip = self.look(folder / "name").text()
             seen[chip] += 1
-            for path in sorted([*folder.glob("power*_input"), *folder.glob("power*_average")]):
-                try:
-                    read = partial(self.hold(path).number, 1e-6)
-                    read()
-                except (OSError, InstrumentFault):
-                    continue
-                yield _channel(path, chip, seen[chip]), read
+            for path in self.listed(f"{folder}/power*_input", f"{folder}/power*_average"):
+                if _works(self.look(path)):
+                    yield self._channel(path, chip, seen[chip]), partial(self.hold(path).number, 1e-6)
+        self.identity = {"chips": sorted(seen)}
+
+    def _channel(self, path: PurePosixPath, chip: str, nth: int) -> Channel:
+        """The channel `chip_power1_label`, or `chip2_...` for the second of that name: `hwmon2` changes at a boot."""
+        sensor, suffix = path.name.rsplit("_", 1)
+        label_file = self.look(path.with_name(f"{sensor}_label"))
+        label = label_file.text() if label_file.readable else ""
+        parts = [chip if nth == 1 else f"{chip}{nth}", path.name.removesuffix("_input"), label]
+        name = re.sub(r"\W+", "_", "_".join(part for part in parts if part))
+        interval = self.look(path.with_name(f"{sensor}_average_interval"))
+        window_s = interval.number(1e-3) if suffix == "average" and interval.readable else 0.0
+        model = SensorModel(period_s=window_s or None, window_s=window_s, resolution=1e-6, gain_u_rel=GAIN_U_REL)
+        return Channel(name, "W", scope=SCOPES.get(label, SCOPES.get(chip, Scope.BOARD)), sensor=model)
 
 
-def _channel(path: Path, chip: str, nth: int) -> Channel:
-    """The channel `chip_power1_label`, or `chip2_...` for the second chip of that name: `hwmon2` changes at a boot."""
-    sensor, suffix = path.name.rsplit("_", 1)
-    label_file = path.with_name(f"{sensor}_label")
-    label = label_file.read_text().strip() if label_file.exists() else ""
-    parts = [chip if nth == 1 else f"{chip}{nth}", path.name.removesuffix("_input"), label]
-    name = re.sub(r"\W+", "_", "_".join(part for part in parts if part))
-    interval = path.with_name(f"{sensor}_average_interval")
-    window_s = int(interval.read_text()) * 1e-3 if suffix == "average" and interval.exists() else 0.0
-    model = SensorModel(period_s=window_s or None, window_s=window_s, resolution=1e-6, gain_u_rel=GAIN_U_REL)
-    return Channel(name, "W", scope=SCOPES.get(label, SCOPES.get(chip, Scope.BOARD)), sensor=model)
+def _works(file: HeldFile) -> bool:
+    try:
+        file.number(1e-6)
+    except InstrumentFault:
+        return False
+    return True

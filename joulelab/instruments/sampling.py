@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from joulelab.errors import HardwareMissing, InstrumentFault, JoulelabError, UserError
-from joulelab.instruments.base import Block, Instrument
-from joulelab.instruments.sampler import describe
+from joulelab.instruments.base import Block
+from joulelab.instruments.build import describe
+from joulelab.instruments.simulated import SimulatedMeter
 from joulelab.recording.samples import SampleWriter
 
 Event = dict[str, Any]
@@ -35,6 +36,9 @@ class Sampler(Protocol):
 
     def record(self, folder: Path) -> None:
         """Start writing samples into a run."""
+
+    def range(self, mode: str) -> None:
+        """Have the meters choose (`auto`) or fix (`fixed`) their ranges, and wait until they have."""
 
     def events(self) -> list[Event]:
         """What happened since the last call: gaps and faults; InstrumentFault where sampling cannot go on."""
@@ -56,6 +60,7 @@ class ProcessSampler:
             start_new_session=True,  # an interrupt from the keyboard is the runner's to handle
         )
         self._queue: SimpleQueue[Event] = SimpleQueue()
+        self._ranged = threading.Event()
         self._say({"instruments": specs, "clock_offset_ns": clock_offset_ns})
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
@@ -79,10 +84,20 @@ class ProcessSampler:
         assert self._child.stdout is not None
         with self._child.stdout as lines:
             for line in lines:
-                self._queue.put(json.loads(line))
+                if (event := json.loads(line))["event"] == "ranged":
+                    self._ranged.set()
+                else:
+                    self._queue.put(event)
+        self._ranged.set()  # it has ended: nobody waits for it any more
 
     def record(self, folder: Path) -> None:
         self._say({"folder": str(folder)})
+
+    def range(self, mode: str) -> None:
+        with suppress(BrokenPipeError):  # `events` tells of a child that has ended
+            self._say({"range": mode})
+        self._ranged.wait(2 * GRACE_S)
+        self._ranged.clear()
 
     def events(self) -> list[Event]:
         if self._child.poll() is not None:
@@ -124,7 +139,7 @@ class InlineSampler:
     Readings that a resumed run already holds are read again, since the simulation starts over, but not written again.
     """
 
-    def __init__(self, instruments: Sequence[Instrument]) -> None:
+    def __init__(self, instruments: Sequence[SimulatedMeter]) -> None:
         self._instruments = instruments
         for instrument in instruments:
             instrument.open()
@@ -132,6 +147,9 @@ class InlineSampler:
         self.refused: dict[str, str] = {}
         self._writers: list[SampleWriter] = []
         self._held_ns: list[int] = []
+
+    def range(self, mode: str) -> None:
+        """Simulated meters have one range."""
 
     def record(self, folder: Path) -> None:
         for instrument in self._instruments:

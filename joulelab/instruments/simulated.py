@@ -22,6 +22,8 @@ class SimulatedMeter:
         self.options: dict[str, Any] = {"profile": bench.profile.name}
         self.channels: tuple[Channel, ...] = (self._meter.channel,)
         self.interval_ns = self._meter.interval_ns
+        self.identity: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
         self._next = 0
 
     def open(self) -> None:

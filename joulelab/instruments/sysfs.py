@@ -1,47 +1,136 @@
-"""Meters that the Linux kernel publishes as text files, read through descriptors that stay open."""
+"""Meters that the Linux kernel publishes as text files, on this machine or on one behind a connection."""
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.errors import HardwareMissing, InstrumentFault
-from joulelab.instruments.base import Block
+from joulelab.instruments.base import Block, Check, Found, Meter
 from joulelab.options import Seconds
 from joulelab.quantities import Channel
-from joulelab.timebase import SECOND, Clock
+from joulelab.timebase import BenchNs, MonotonicClock
+from joulelab.transports.base import Reply, Transport
+from joulelab.transports.connection import Connection
+from joulelab.transports.files import split
 
 Source = tuple[Channel, Callable[[], float]]
 
+DENIED = (b"!Permission denied", b"!Operation not permitted")
+
 
 class HeldFile:
-    """An open file; `owner` is the instrument that its faults name. Raises OSError where it cannot be opened."""
+    """A file as the last reading found it; `owner` is the meter that its faults name."""
 
-    def __init__(self, owner: str, path: Path) -> None:
-        self._owner, self._path = owner, path
-        self._fd = os.open(path, os.O_RDONLY)
+    record = b""
 
-    def text(self) -> bytes:
-        """What it holds now, up to 64 bytes; InstrumentFault where its device has gone."""
-        try:
-            return os.pread(self._fd, 64, 0)
-        except OSError as error:
-            raise InstrumentFault(f"{self._owner}: {self._path} cannot be read: {error.strerror}") from None
+    def __init__(self, owner: str, path: PurePosixPath) -> None:
+        self._owner, self.path = owner, path
+
+    @property
+    def readable(self) -> bool:
+        return not self.record.startswith(b"!")
+
+    @property
+    def denied(self) -> bool:
+        return self.record.startswith(DENIED)
+
+    def text(self) -> str:
+        """What it held, stripped; a transient InstrumentFault where it could not be read: its device may come back."""
+        held = self.record.decode(errors="replace").strip()
+        if held.startswith("!"):
+            raise InstrumentFault(f"{self._owner}: {self.path} cannot be read: {held[1:]}", transient=True)
+        return held
 
     def number(self, scale: float) -> float:
-        """The integer that it holds, times `scale`; InstrumentFault where it holds something else."""
-        text = self.text()
+        """The integer that it held, times `scale`; a transient InstrumentFault where it held none."""
         try:
-            return int(text) * scale
-        except ValueError:
-            raise InstrumentFault(f"{self._owner}: {self._path} holds {text.strip()!r}, not an integer") from None
+            return int(self.record) * scale
+        except (ValueError, OverflowError):
+            held = self.text()[:60]
+        raise InstrumentFault(f"{self._owner}: {self.path} holds {held!r}, not an integer", transient=True)
 
-    def close(self) -> None:
-        os.close(self._fd)
+
+class FileMeter(Meter):
+    """A polled meter of which a reading is what some files of its place hold, all brought by one exchange.
+
+    At the bench's usual rates their traffic is above the 1 kB/s up to which it is recorded unasked.
+    """
+
+    wire = False
+    asked: BenchNs
+    """When what the files hold was asked for last."""
+    refusal = "", ""
+    """Why the last opening failed, and the command that mends it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.stop()
+
+    def connect(self) -> Transport:
+        return self.place.files()
+
+    def stop(self) -> None:
+        self._held: list[HeldFile] = []
+        self._request = b"cat"
+
+    def listed(self, *patterns: str) -> list[PurePosixPath]:
+        """The files and folders that there are, sorted."""
+        _, _, paths = self._ask(" ".join(["ls", *patterns]).encode())
+        return sorted(PurePosixPath(path.decode(errors="replace")) for path in paths)
+
+    def look(self, path: PurePosixPath) -> HeldFile:
+        """A file as it is now, readable or not."""
+        file = HeldFile(self.name, path)
+        self._bring(b"cat %s" % str(path).encode(), [file])
+        return file
+
+    def hold(self, path: PurePosixPath) -> HeldFile:
+        """A file for `refresh` to bring; HardwareMissing where only root may read it, InstrumentFault as in `text`."""
+        file = self.look(path)
+        if file.denied:
+            raise self.refuse(f"only root may read {path}, and this lets everybody", self.permit(path))
+        file.text()
+        self._held.append(file)
+        self._request += b" %s" % str(path).encode()
+        return file
+
+    def permit(self, path: PurePosixPath) -> str:
+        """The command that lets everybody read `path`."""
+        return f"sudo chmod a+r {path}"
+
+    def refuse(self, why: str, mend: str = "") -> HardwareMissing:
+        """What to raise where the meter cannot be opened."""
+        self.refusal = why, mend
+        return HardwareMissing(f"{self.name}: {why}" + (f": `{mend}`" if mend else ""))
+
+    def refresh(self) -> tuple[Reply, list[int] | None]:
+        """Bring what the held files hold now, with the clock of another machine [ns]."""
+        reply, stamp = self._bring(self._request, self._held)
+        return reply, None if stamp is None else [stamp]
+
+    def _bring(self, request: bytes, files: Sequence[HeldFile]) -> tuple[Reply, int | None]:
+        reply, stamp, records = self._ask(request)
+        if len(records) != len(files):
+            raise InstrumentFault(f"{self.name}: {len(records)} answers for {len(files)} files", transient=True)
+        for file, record in zip(files, records, strict=True):
+            file.record = record
+        self.asked = reply.before
+        return reply, stamp
+
+    def _ask(self, request: bytes) -> tuple[Reply, int | None, Sequence[bytes]]:
+        reply = self.exchange(request)
+        try:
+            return reply, *split(reply.data)
+        except ValueError as error:
+            raise InstrumentFault(f"{self.name}: {self.place.url}: {error}", transient=True) from None
+
+
+Root = Annotated[str, Field(pattern=r"^/\S*$")]
 
 
 class SysfsOptions(BaseModel):
@@ -49,51 +138,65 @@ class SysfsOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     interval: Seconds
-    root: str
+    root: Root
 
 
-class SysfsMeter(ABC):
-    """A polled meter with a source a channel. A driver says what is there (`find`) and what to do where nothing is."""
+class SysfsMeter(FileMeter):
+    """A channel for each sensor of a kind. A driver says what is there (`find`) and what to say where nothing is."""
 
-    driver: str
-    missing: str
+    missing: ClassVar[str]
 
-    def __init__(self, name: str, options: SysfsOptions, clock: Clock) -> None:
-        self.name, self.options = name, options.model_dump()
-        self.channels: tuple[Channel, ...] = ()
-        self.interval_ns = round(options.interval * SECOND)
-        self._clock = clock
-        self._root = Path(options.root)
-        self._files: list[HeldFile] = []
-        self._reads: tuple[Callable[[], float], ...] = ()
+    @property
+    def root(self) -> PurePosixPath:
+        return PurePosixPath(self.options["root"])
 
     @abstractmethod
     def find(self) -> Iterable[Source]:
-        """The channels and what reads each in its unit, on files opened with `hold`."""
+        """The channels and what reads each in its unit, from files got with `hold`."""
 
-    def hold(self, path: Path) -> HeldFile:
-        """Open a file until `close`."""
-        self._files.append(HeldFile(self.name, path))
-        return self._files[-1]
+    def absent(self) -> tuple[str, str]:
+        """Why nothing was found, and the command that mends it."""
+        return self.missing, ""
 
-    def open(self) -> None:
-        """Find the channels; HardwareMissing where there are none."""
-        try:
-            found = list(self.find())
-            if not found:
-                raise HardwareMissing(f"{self.name}: {self.missing} (looked below {self._root})")
-        except BaseException:
-            self.close()
-            raise
-        self.channels = tuple(channel for channel, _ in found)
+    def start(self) -> Sequence[Channel]:
+        found = list(self.find())
+        if not found:
+            why, mend = self.absent()
+            raise self.refuse(f"{why} (looked below {self.root})", mend)
         self._reads = tuple(read for _, read in found)
+        return [channel for channel, _ in found]
 
     def read(self) -> Block:
-        """One reading; InstrumentFault where a file has gone or holds no number."""
-        before = self._clock.now()
-        values = [[read()] for read in self._reads]
-        return Block([before], [self._clock.now()], None, values)
+        """One reading; a transient InstrumentFault where a file cannot be read now or holds no number."""
+        reply, device = self.refresh()
+        return Block([reply.before], [reply.after], device, [[read()] for read in self._reads])
 
-    def close(self) -> None:
-        while self._files:
-            self._files.pop().close()
+    @classmethod
+    def discover(cls, place: Connection, address: str | None) -> Iterator[Found]:
+        if address is None:
+            meter = cls._tried(place)
+            if meter.channels:
+                yield Found(cls.driver, {}, ", ".join(channel.name for channel in meter.channels))
+
+    @classmethod
+    def doctor(cls, place: Connection) -> Iterator[Check]:
+        meter = cls._tried(place)
+        if meter.channels:
+            yield Check(cls.driver, True, ", ".join(channel.name for channel in meter.channels))
+        else:
+            yield Check(cls.driver, False, *meter.refusal)
+
+    @classmethod
+    def _tried(cls, place: Connection) -> SysfsMeter:
+        """A meter with its default options, opened and closed; `refusal` says why where it has no channels."""
+        meter = cls(cls.driver, cls.Options(), MonotonicClock(), place)
+        try:
+            meter.open()
+        except InstrumentFault as fault:
+            meter.refusal = str(fault), ""
+        except HardwareMissing:
+            if not meter.refusal[0]:  # the place, not the sensor, is what is missing
+                raise
+        finally:
+            meter.close()
+        return meter

@@ -8,11 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 
 from joulelab.errors import UserError
 from joulelab.lab.tree import LabError, Loc, Tree
 from joulelab.lab.validation import validate
+from joulelab.lab.wiring import check_wiring
 from joulelab.options import LabPath
 from joulelab.quantities import Scope
 from joulelab.registry import DEVICES, ENGINES, INSTRUMENTS, PROTOCOLS, drivers, load_driver, nearest
@@ -25,9 +26,20 @@ NAME = "[a-z0-9][a-z0-9_-]{0,39}"
 _REFERENCES: dict[tuple[str | int, str | int], str] = {
     ("instruments", "feeds"): "devices",
     ("instruments", "upstream_of"): "instruments",
+    ("instruments", "via"): "devices",
     ("devices", "power"): "instruments",
 }
-"""Which section the names in a list belong to."""
+"""Which section the name or names of a key belong to."""
+
+
+def _connection(url: str) -> str:
+    if not re.fullmatch(r"ssh://([^/\s@]+@)?[^/\s@]+|adb://[^/\s]+", url):
+        raise ValueError(f"{url!r} names no connection; expected ssh://[user@]host[:port] or adb://serial")
+    return url
+
+
+def _via(way: str) -> str:
+    return _connection(way) if "://" in way else way
 
 
 class Strict(BaseModel):
@@ -39,12 +51,18 @@ class DriverKeys(Strict):
 
 
 class InstrumentKeys(DriverKeys):
-    """What every instrument may say beside its driver's own options. `feeds`: the devices behind it."""
+    """What every instrument may say beside its driver's own options.
+
+    `feeds`: the devices behind it; `via`: the device that reads it, over that device's connection, or a connection;
+    `wire`: whether its traffic is recorded, otherwise the driver decides.
+    """
 
     feeds: tuple[str, ...] = ()
     upstream_of: tuple[str, ...] = ()
+    via: Annotated[str, AfterValidator(_via)] | None = None
     serial: str | None = None
     calibrated: date | None = None
+    wire: bool | None = None
 
 
 class InstrumentStanza(InstrumentKeys):
@@ -55,8 +73,13 @@ class InstrumentStanza(InstrumentKeys):
 
 
 class DeviceKeys(Strict):
-    """What every device may say. `power`: "instrument.channel" or "instrument", widest scope first; None: all."""
+    """What every device may say.
 
+    `connect`: the way to a machine other than this one; `power`: "instrument.channel" or "instrument", widest scope
+    first; None: all.
+    """
+
+    connect: Annotated[str, AfterValidator(_connection)] | None = None
     power: tuple[str, ...] | None = None
 
 
@@ -106,6 +129,7 @@ def load_lab(path: Path) -> Lab:
         "protocols": _section(tree, "protocols", _protocol),
     }
     _check_references(tree)
+    check_wiring(tree, parts["instruments"], parts["devices"])
     return tree.finish(validate(tree, Lab, {**tree.data, **parts}, ()))
 
 
@@ -134,15 +158,16 @@ def _device(tree: Tree, loc: Loc, stanza: dict[str, Any]) -> DeviceStanza | None
         tree.error(loc, "expected one of 'engine: {driver: ...}' and 'driver: simulated'")
         return None
     part: Any = stanza
-    group, at, common = DEVICES, loc, {"driver", "power"}
+    group, at, common = DEVICES, loc, {"driver", "power", "connect"}
     if "engine" in stanza:
         validate(tree, EngineDeviceKeys, stanza, loc)
         group, at, part, common = ENGINES, (*loc, "engine"), stanza["engine"], {"driver"}
     if not isinstance(part, dict):
         return None
     options = _options(tree, _driver(tree, group, at, part), at, part, common)
-    named = {"group": group, "driver": str(part.get("driver")), "power": stanza.get("power")}
-    return validate(tree, DeviceStanza, {**named, "options": options}, loc)
+    named = {key: stanza[key] for key in {"power", "connect"} & stanza.keys()}
+    mine = {"group": group, "driver": str(part.get("driver")), "options": options}
+    return validate(tree, DeviceStanza, named | mine, loc)
 
 
 def _protocol(tree: Tree, loc: Loc, stanza: dict[str, Any]) -> BaseModel | None:
@@ -194,7 +219,9 @@ def _check_scope(tree: Tree, loc: Loc, stanza: dict[str, Any], driver: type[Any]
 def _check_references(tree: Tree) -> None:
     """Every name that a stanza refers to is that of another one, whether that can be read or not."""
     for loc, text in tree.texts():
-        section = _REFERENCES.get((loc[0], loc[2])) if len(loc) == 4 else None
+        section = _REFERENCES.get((loc[0], loc[2])) if len(loc) in {3, 4} else None
         name = text.partition(".")[0] if loc[2:3] == ("power",) else text
+        if loc[2:3] == ("via",) and "://" in text:
+            continue
         if section and name not in (known := tree.names(section)):
             tree.error(loc, f"no {section[:-1]} is called {name!r}{nearest(name, known)}")

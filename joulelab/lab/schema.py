@@ -35,7 +35,12 @@ def schema() -> dict[str, Any]:
         return {"oneOf": [refs[model, "validation"] for model in models]}
 
     with_engine = _mapping(
-        {"engine": one_of(engines), "power": {"type": "array", "items": {"type": "string"}}}, "engine"
+        {
+            "engine": one_of(engines),
+            "connect": {"type": "string", "pattern": "^(ssh|adb)://"},
+            "power": {"type": "array", "items": {"type": "string"}},
+        },
+        "engine",
     )
     top = {
         "version": {"const": 1},

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from joulelab.devices.base import Engine, Inference, Request
 from joulelab.errors import InstrumentFault, RunAborted
 from joulelab.instruments.sampling import Event, Sampler
-from joulelab.protocols.steps import Idle, Infer, Step, to_json
+from joulelab.protocols.steps import Idle, Infer, Load, Range, Step, to_json
 from joulelab.recording.journal import Journal
 from joulelab.timebase import SECOND, Anchor, BenchNs, Clock, jumps
 
 ATTEMPTS = 3
 ANCHOR_NS = 60 * SECOND
 CHECKPOINT_NS = SECOND // 5
+MOST_IN_A_LOAD = 10_000
+"""Numbers of the inferences of a load, which decide their prompts: none is that of another load."""
 
 
 @dataclass
@@ -51,8 +54,14 @@ class Runner:
     def _step(self, index: int, step: Step, inference: int, *, muted: bool) -> None:
         if not muted:
             self.journal.append(self.clock.now(), "step", step=index, what=to_json(step))
-        record = self._idle(step) if isinstance(step, Idle) else self._infer(step, inference)
-        kind = "idle" if isinstance(step, Idle) else "inference"
+        if isinstance(step, Range):
+            self.sampler.range(step.mode)
+            self.note(self.sampler.events())
+            return
+        if isinstance(step, Infer):
+            kind, record = "inference", self._infer(step, inference)
+        else:
+            kind, record = step.kind, self._idle(step) if isinstance(step, Idle) else self._load(step, index)
         events: Sequence[Event] = ()
         try:
             events = self.sampler.events()  # first, since on the virtual clock it writes the samples of this step
@@ -70,6 +79,16 @@ class Runner:
         while (now := self.clock.now()) < stop:
             self._check()
             self.clock.sleep_until(BenchNs(min(stop, now + CHECKPOINT_NS)))
+        return {"start": start, "stop": self.clock.now()}
+
+    def _load(self, step: Load, index: int) -> dict[str, object]:
+        start = self.clock.now()
+        stop = start + round(step.seconds * SECOND)
+        for number in itertools.count(index * MOST_IN_A_LOAD):
+            self._check()
+            self._attempt(Request(number, 0, step.prompt, step.output, self.seed))
+            if self.clock.now() >= stop:
+                break
         return {"start": start, "stop": self.clock.now()}
 
     def _infer(self, step: Infer, number: int) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,25 @@ class Infer:
     kind: str = "infer"
 
 
-Step = Idle | Infer
+@dataclass(frozen=True)
+class Load:
+    """Keep the device busy for so many seconds, with inferences of so many tokens; nobody analyses them one by one."""
+
+    seconds: float
+    prompt: int = 64
+    output: int = 16
+    kind: str = "load"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Let the meters choose their ranges (`auto`), or keep them from now on above the peak that they saw (`fixed`)."""
+
+    mode: Literal["auto", "fixed"]
+    kind: str = "range"
+
+
+Step = Idle | Infer | Load | Range
 
 
 def to_json(step: Step) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict
 
 from joulelab.options import Seconds
-from joulelab.protocols.steps import Idle, Infer, Step
+from joulelab.protocols.steps import Idle, Infer, Range, Step
 
 Count = Annotated[int, Gt(0)]
 
@@ -21,7 +21,8 @@ class Sweep:
 
     One repeat of all configurations follows another, each in a fresh order, so that drift hits all alike. Within a
     repeat the configurations of one history follow each other, so that the cache is filled once for each. Before each
-    inference comes a gap drawn uniformly from 0 to `gap`, so that a sensor's updates fall anywhere in a phase.
+    inference comes a gap drawn uniformly from 0 to `gap`, so that a sensor's updates fall anywhere in a phase. Meters
+    that have ranges choose them during the warm-up, which is the heaviest configuration, and keep them.
     """
 
     class Options(BaseModel):
@@ -47,8 +48,10 @@ class Sweep:
         o = self._options
         rng = np.random.default_rng(o.seed)
         yield Idle(o.idle)
+        yield Range("auto")
         for _ in range(o.warmup):
             yield Infer(max(o.history), max(o.prompt), max(o.decode), repeat=0, warmup=True)
+        yield Range("fixed")
         for repeat in range(o.repeats):
             for history in rng.permutation(o.history):
                 for prompt, decode in rng.permutation(list(product(o.prompt, o.decode))):

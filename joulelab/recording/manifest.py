@@ -18,20 +18,30 @@ FORMAT = 1
 class Instrument:
     """An instrument as it was opened: all that analysis needs to know of it.
 
-    `wiring` is what only `lab.yaml` knows: `feeds`, `upstream_of`, `scope`, `serial`, `calibrated`, as far as given.
+    `interval_ns` is None where it streams. `wiring` is what only `lab.yaml` knows: `feeds`, `upstream_of`, `scope`,
+    `serial`, `calibrated`, as far as given. `identity` and `settings` are what the meter said of itself.
     """
 
     name: str
     driver: str
     options: dict[str, Any]
-    interval_ns: int
+    interval_ns: int | None
     channels: tuple[Channel, ...]
     wiring: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Instrument:
-        channels = tuple(Channel.from_json(channel) for channel in data["channels"])
-        return cls(data["name"], data["driver"], data["options"], data["interval_ns"], channels, data["wiring"])
+        return cls(**{**data, "channels": tuple(Channel.from_json(channel) for channel in data["channels"])})
+
+    @property
+    def period_ns(self) -> int | None:
+        """How far apart its readings are [ns], as polled or as its fastest channel streams; None where unknown."""
+        if self.interval_ns is not None:
+            return self.interval_ns
+        periods = [channel.sensor.period_s for channel in self.channels if channel.sensor.period_s]
+        return round(min(periods) * 1e9) if periods else None
 
 
 @dataclass(frozen=True)

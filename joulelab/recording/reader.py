@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import DataInvalid, UserError
+from joulelab.quantities import Channel
 from joulelab.recording.journal import Record, read_journal
 from joulelab.recording.manifest import Manifest
 
@@ -56,6 +57,16 @@ class RunDir:
 
     def records(self, kind: str) -> list[Record]:
         return [record for record in self.journal if record["kind"] == kind]
+
+    @cached_property
+    def channels(self) -> dict[str, Channel]:
+        """Every channel by "instrument.channel", as it was once the meters had fixed their ranges."""
+        changed = {
+            f"{record['instrument']}.{channel['name']}": Channel.from_json(channel)
+            for record in self.records("settings")
+            for channel in record["channels"]
+        }
+        return self.manifest.channels | changed
 
     def samples(self, instrument: str) -> Any:
         """The readings of one instrument: a `pyarrow.Table`, its columns those of `samples.schema`."""

@@ -73,7 +73,7 @@ def verify(run: RunDir) -> list[Finding]:
     if findings and run.seal:
         return findings
     try:
-        journalled = [r for r in run.journal if r["kind"] in {"gap", "jump", "fault"}]
+        journalled = [r for r in run.journal if r["kind"] in {"gap", "jump", "fault", "overrange"}]
         findings += [Finding(record["kind"], _describe(record), bad=False) for record in journalled]
         findings += _silent_gaps(run, [r for r in journalled if r["kind"] == "gap"])
     except JoulelabError as error:
@@ -109,7 +109,9 @@ def _silent_gaps(run: RunDir, journalled: list[dict[str, Any]]) -> list[Finding]
     for instrument in run.manifest.instruments:
         before = run.samples(instrument.name)["before_ns"].to_numpy()
         known = [(gap["start"], gap["stop"]) for gap in journalled if gap["instrument"] == instrument.name]
-        for k in np.flatnonzero(np.diff(before) >= 2 * instrument.interval_ns):
+        if instrument.period_ns is None:
+            continue
+        for k in np.flatnonzero(np.diff(before) >= 2 * instrument.period_ns):
             if not any(start <= before[k + 1] and stop >= before[k] for start, stop in known):
                 length_s = (before[k + 1] - before[k]) / SECOND
                 findings.append(

@@ -31,7 +31,7 @@ def _microseconds(value: float | None) -> str:
 
 
 def events(run: RunDir) -> list[dict[str, str]]:
-    """Clock jumps, gaps and faults in their order, with the time after the start."""
+    """Clock jumps, gaps, faults and the like in their order, with the time after the start."""
     zero = run.journal[0]["t"] if run.journal else 0
     return [
         {"at": f"{(r['t'] - zero) / SECOND:.1f} s", "kind": r["kind"], "what happened": TELL[r["kind"]](r)}
@@ -54,4 +54,15 @@ def _fault(record: Mapping[str, Any]) -> str:
     return f"{record['source']}: {record['message']}"
 
 
-TELL = {"jump": _jump, "gap": _gap, "fault": _fault}
+def _throttle(record: Mapping[str, Any]) -> str:
+    return f"{record['instrument']}: {record['gpu']} is slowed down by {', '.join(record['reasons']) or 'nothing more'}"
+
+
+TELL = {
+    "jump": _jump,
+    "gap": _gap,
+    "fault": _fault,
+    "overrange": lambda record: record["message"],
+    "reconnect": lambda record: f"{record['instrument']}: connected again",
+    "throttle": _throttle,
+}

@@ -25,14 +25,14 @@ class Line(NamedTuple):
 
 def read_power(run: RunDir, name: str, start: int, stop: int) -> Line:
     """The power of one channel, "instrument.channel", from `start` to `stop` [ns], one reading more on either side."""
-    channel = run.manifest.channels[name]
+    channel = run.channels[name]
     instrument = next(i for i in run.manifest.instruments if i.name == name.partition(".")[0])
     found = readings(channel, instrument.interval_ns, run.samples(instrument.name))
     first, last = np.searchsorted(found.t_ns, (start, stop))
     near = slice(max(first - 1, 0), last + 1)
     if channel.kind is Kind.COUNTER:
         return _mean_power(found.t_ns[near], found.values[near], channel.sensor.wrap)
-    period_ns = max(instrument.interval_ns, (channel.sensor.period_s or 0.0) / NS)
+    period_ns = max(instrument.interval_ns or 0, (channel.sensor.period_s or 0.0) / NS)
     return _broken_at_holes(found.t_ns[near], found.values[near], period_ns)
 
 

@@ -13,6 +13,7 @@ from joulelab.analysis.models import Model
 from joulelab.analysis.validation import Verdict
 from joulelab.quantities import Kind
 from joulelab.recording import RunDir
+from joulelab.recording.manifest import Instrument
 from joulelab.report.numbers import DASH, number, quantity
 from joulelab.report.words import ENDS, UNCERTIFIED
 
@@ -67,7 +68,8 @@ def uncertified(phases: Phases) -> list[str]:
 def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
     m, inferences = run.manifest, run.records("inference")
     warmups = sum(inference["warmup"] for inference in inferences)
-    instruments = {i.name: f"{i.driver}, polled every {quantity(i.interval_ns / 1e9, 's')}" for i in m.instruments}
+    last_settings = {record["instrument"]: record["settings"] for record in run.records("settings")}
+    instruments = {i.name: _instrument(i, last_settings.get(i.name, i.settings)) for i in m.instruments}
     return {
         "Run": f"{m.session}/{m.run}, started {m.created}",
         "Outcome": f"{run.state}: {ENDS[run.state]}",
@@ -79,6 +81,12 @@ def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
         "Host": plain(m.host),
         "Versions": plain(m.versions),
     }
+
+
+def _instrument(meter: Instrument, settings: Mapping[str, Any]) -> str:
+    pace = "it streams" if meter.interval_ns is None else f"polled every {quantity(meter.interval_ns / 1e9, 's')}"
+    told = [plain(part) for part in (meter.identity, settings) if part]
+    return "; ".join([f"{meter.driver}, {pace}", *told])
 
 
 def _of_table(table: pd.DataFrame) -> dict[str, str | dict[str, str]]:

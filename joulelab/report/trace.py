@@ -100,7 +100,7 @@ def _edges(inference: dict[str, Any]) -> tuple[int, int]:
 
 def _draw_power(axes: Axes, run: RunDir, window: Window) -> None:
     for name, colour in zip(run.manifest.power, cycle(LINES), strict=False):
-        channel = run.manifest.channels[name]
+        channel = run.channels[name]
         line = read_power(run, name, window.start, window.stop)
         counted = ", mean between updates" if channel.kind is Kind.COUNTER else ""
         axes.plot(

@@ -17,27 +17,42 @@ Bytes are text, or base64 under `<key>_base64` where they are not UTF-8.
 """
 
 
-class Tape:
-    """Keeps the exchanges with `inner`, faults too, until `flush` hands them to `sink`: nothing is written before."""
+Sink = Callable[[Line], None]
 
-    def __init__(self, inner: Transport, sink: Callable[[Line], None]) -> None:
+
+class Tape:
+    """Keeps the exchanges with `inner`, faults too, until `flush` hands them to `sink`: nothing is written before.
+
+    Without a sink they are kept until there is one; `off` keeps none.
+    """
+
+    def __init__(self, inner: Transport, sink: Sink | None = None) -> None:
         self._inner = inner
-        self._sink = sink
-        self._exchanges: list[tuple[bytes, Reply | InstrumentFault]] = []
+        self._exchanges: list[tuple[bytes, Reply | InstrumentFault]] | None = []
+        self.sink = sink
 
     def exchange(self, request: bytes = b"") -> Reply:
         try:
             reply = self._inner.exchange(request)
         except InstrumentFault as fault:
-            self._exchanges.append((request, fault))
+            self._keep(request, fault)
             raise
-        self._exchanges.append((request, reply))
+        self._keep(request, reply)
         return reply
 
+    def _keep(self, request: bytes, result: Reply | InstrumentFault) -> None:
+        if self._exchanges is not None:
+            self._exchanges.append((request, result))
+
     def flush(self) -> None:
+        if not self._exchanges or self.sink is None:
+            return
         exchanges, self._exchanges = self._exchanges, []
         for request, result in exchanges:
-            self._sink({**_to_json("request", request), **_result(result)})
+            self.sink({**_to_json("request", request), **_result(result)})
+
+    def off(self) -> None:
+        self._exchanges = None
 
     def close(self) -> None:
         self._inner.close()
