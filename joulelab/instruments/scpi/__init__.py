@@ -1,0 +1,1 @@
+"""SCPI meters: one engine, and a description for each model."""
