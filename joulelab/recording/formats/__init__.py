@@ -1,0 +1,1 @@
+"""Formats that other people's meters and programs write: what drivers and imports both parse."""
