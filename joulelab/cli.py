@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from joulelab import console
-from joulelab.errors import DataInvalid, JoulelabError, RunAborted, UserError
+from joulelab.errors import DataInvalid, HardwareMissing, JoulelabError, RunAborted, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 EXIT_USAGE = 1
 EXIT_VERDICT = 6
 EXIT_BUG = 70
+SMALL_MB = 4
+"""Files that are read before a progress bar would be seen."""
 USAGE_OF_TYPER = 2
 
 app = typer.Typer(
@@ -70,22 +73,85 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @app.command()
-def check(lab_file: LabFile = None, as_json: AsJson = False, schema: SchemaOnly = False) -> None:
-    """Check lab.yaml, offline: every mistake in it at once."""
+def check(
+    lab_file: LabFile = None,
+    as_json: AsJson = False,
+    schema: SchemaOnly = False,
+    online: Annotated[bool, typer.Option("--online", help="Open every instrument and device, too.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Load each device in turn: which channels see it?")] = False,
+) -> None:
+    """Check lab.yaml: every mistake in it at once, offline unless --online or --load says otherwise."""
     from joulelab.lab.schema import schema as lab_schema
 
     if schema:
         console.show(lab_schema(), True, str)
         return
     path, lab = _lab(lab_file)
-    found = {
+    found: dict[str, Any] = {
         "lab": str(path),
         "instruments": {name: stanza.driver for name, stanza in lab.instruments.items()},
         "devices": {name: stanza.driver for name, stanza in lab.devices.items()},
         "protocols": list(lab.protocols),
         "runs": str(lab.runs),
     }
-    console.show(found, as_json, console.fields)
+    rows = _check_online(lab, online=online, load=load)
+    if as_json:
+        console.show(found | {"checks": rows}, True, str)
+    else:
+        console.show(found, False, console.fields)
+        if rows:
+            console.show(rows, False, console.findings)
+    if failed := sum(not row["ok"] for row in rows):
+        raise HardwareMissing(f"{failed} of {len(rows)} checks failed")
+
+
+def _check_online(lab: Lab, *, online: bool, load: bool) -> list[dict[str, Any]]:
+    from joulelab.online import check_devices, check_instruments, check_load
+
+    rows = [*check_instruments(lab), *check_devices(lab)] if online else []
+    if load and all(row["ok"] for row in rows):
+        session = lab.runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-wiring"
+        with console.interruptible() as stop:
+            rows += check_load(lab, session, stop, console.progress)
+    return rows
+
+
+@app.command()
+def discover(
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(help="VISA resources, ports, ssh:// or adb:// connections; left out: all that is listed here."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What is plugged in or reachable, as stanzas ready for lab.yaml."""
+    from joulelab.discovery import as_yaml
+    from joulelab.discovery import discover as found_at
+
+    found = list(found_at(addresses or ()))
+    if found or as_json:
+        console.show(found, as_json, as_yaml)
+    else:
+        print("nothing was found; 'joulelab doctor' says what each kind of meter needs", file=sys.stderr)
+
+
+@app.command()
+def doctor(
+    connections: Annotated[
+        list[str] | None, typer.Argument(help="ssh:// or adb:// connections; left out: this machine.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every dependency and permission: found, or why not and the command that mends it."""
+    from joulelab.discovery import doctor as findings
+
+    checks = list(findings(connections or ()))
+    console.show(
+        checks,
+        as_json,
+        lambda checks: console.findings([check._asdict() for _, check in checks]),
+        lambda checks: [{"driver": driver, **check._asdict()} for driver, check in checks],
+    )
 
 
 @app.command()
@@ -171,20 +237,64 @@ def verify(name: OneRun = "last", lab_file: LabFile = None, runs: RunsFolder = N
 
 @app.command("import")
 def import_source(
-    kind: Annotated[str, typer.Argument(help="What to import: table.")],
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.")],
-    mapping: Annotated[Path, typer.Option("--map", help="Which column is what, in which unit.")],
-    out: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    kind: Annotated[
+        str, typer.Argument(help="table (a dataset), or csv, elmor-pmd, km003c, nvidia-smi, ptd, tegrastats (runs).")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What was recorded; of tables one.")],
+    out: Annotated[Path, typer.Option(help="The runs folder; of a table the dataset's folder.")],
+    mapping: Annotated[
+        Path | None, typer.Option("--map", help="What the files do not say; a table or CSV needs it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="What was measured.")] = "unknown",
+    timezone: Annotated[
+        str | None, typer.Option(help="Where local stamps are local: Europe/Berlin, UTC, +02:00.")
+    ] = None,
+    phases: Annotated[
+        Path | None, typer.Option(help="What happened when: CSV, JSON lines or MLPerf's server.json.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import somebody else's recording as a dataset that fit and validate take."""
+    """Import somebody else's recordings as runs, or a table as a dataset that fit and validate take."""
+    if kind == "table":
+        console.show(_import_table(files, mapping, out), as_json, console.fields)
+        return
+    from joulelab.analysis.imports import import_runs
+    from joulelab.recording import RunDir
+
+    megabytes = sum(file.stat().st_size for file in files if file.exists()) // 10**6
+    with console.progress("MB read", megabytes) if megabytes > SMALL_MB else nullcontext(lambda _: None) as advance:
+        runs = import_runs(
+            kind,
+            files,
+            out,
+            device=device,
+            mapping=mapping,
+            timezone=timezone,
+            phases=phases,
+            advance=lambda read: advance(read // 10**6),
+        )
+    console.show([_imported(RunDir(run)) for run in runs], as_json, console.table)
+
+
+def _import_table(files: Sequence[Path], mapping: Path | None, out: Path) -> dict[str, Any]:
     from joulelab.analysis.tables import import_table
 
-    if kind != "table":
-        raise UserError(f"cannot import {kind!r}; there is: table")
-    phases = import_table(file, mapping)
+    if mapping is None or len(files) > 1:
+        raise UserError("import table takes one file, and with --map what each of its columns is")
+    phases = import_table(files[0], mapping)
     phases.save(out)
-    console.show(_summary(phases) | {"dataset": str(out)}, as_json, console.fields)
+    return _summary(phases) | {"dataset": str(out)}
+
+
+def _imported(run: RunDir) -> dict[str, Any]:
+    return {
+        "run": str(run.path),
+        "begins": run.manifest.created,
+        "readings": sum(run.seal["samples"].values()) if run.seal else 0,
+        "faults": len(run.records("fault")),
+        "gaps": len(run.records("gap")),
+        "power": ", ".join(run.manifest.power) or "none: a map gives channels their scope",
+    }
 
 
 @app.command()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -50,6 +51,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table | str:
         made.add_column(name.replace("_", " "), justify="right" if isinstance(value, int | float) else "left")
     for row in rows:
         made.add_row(*map(text, row.values()))
+    return made
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> Table | str:
+    """Rows with `ok` and `message`: what is not well stands out, the other fields but `settings` follow."""
+    if not rows:
+        return "nothing to say"
+    made = Table.grid(padding=(0, 2))
+    for row in rows:
+        rest = {key: value for key, value in row.items() if key not in {"ok", "message", "settings"} and value}
+        named = [str(rest.pop(key)) for key in ("device", "instrument", "channel", "what") if key in rest]
+        mark = "[green]ok[/green]" if row["ok"] else "[red]no[/red]"
+        made.add_row(
+            mark, escape(" ".join(named)), escape("\n".join([text(row["message"]), text(rest)]).removesuffix("\n-"))
+        )
     return made
 
 
