@@ -41,6 +41,8 @@ same options back.
 """
 Watts = Annotated[float, _FINITE, *_quantity("W", "5 W")]
 """A power [W]; see `Seconds`."""
+Volts = Annotated[float, _FINITE, *_quantity("V", "3.7 V")]
+"""A voltage [V]; see `Seconds`."""
 Celsius = Annotated[float, _FINITE, *_quantity("degC", "55 degC")]
 """A temperature [degC]; see `Seconds`."""
 LabPath = Annotated[Path, AfterValidator(_beside_lab)]

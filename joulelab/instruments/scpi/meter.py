@@ -17,7 +17,7 @@ from joulelab.instruments.scpi.options import options as options_of
 from joulelab.instruments.scpi.ranging import Ranging
 from joulelab.instruments.scpi.setup import Setup
 from joulelab.quantities import Channel
-from joulelab.timebase import BenchNs, Clock, MonotonicClock
+from joulelab.timebase import BenchNs, MonotonicClock
 from joulelab.transports.base import Transport
 from joulelab.transports.connection import Connection
 from joulelab.transports.visa import VisaTransport, list_resources
@@ -37,16 +37,9 @@ class ScpiMeter(Meter):
     def __init_subclass__(cls, description: Description) -> None:
         cls.description, cls.driver, cls.Options = description, description.driver, options_of(description)
 
-    def __init__(
-        self,
-        name: str,
-        options: Any,
-        clock: Clock,
-        place: Connection | None = None,
-        transport: Transport | None = None,
-    ) -> None:
-        super().__init__(name, options, clock, place, transport)
-        self._ranging = Ranging(name, self.description, self.options)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._ranging = Ranging(self.name, self.description, self.options)
         self._queries = [*self.description.reading, *self._ranging.queries()]
 
     @property
