@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.backbone import figures as backbone
+from benchmarks.instruments import figures as instruments
 from benchmarks.row import Benchmark, Row
 from joulelab.errors import HardwareMissing
 
@@ -23,7 +24,7 @@ class Topic(NamedTuple):
     long: Sequence[Benchmark]
 
 
-TOPICS = {"backbone": Topic(backbone.SHORT, backbone.LONG)}
+TOPICS = {"backbone": Topic(backbone.SHORT, backbone.LONG), "instruments": Topic(instruments.SHORT, ())}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
