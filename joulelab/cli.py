@@ -238,7 +238,7 @@ def verify(name: OneRun = "last", lab_file: LabFile = None, runs: RunsFolder = N
 @app.command("import")
 def import_source(
     kind: Annotated[
-        str, typer.Argument(help="table (a dataset), or csv, elmor-pmd, km003c, nvidia-smi, ptd, tegrastats (runs).")
+        str, typer.Argument(help="table, or of runs: android-log, csv, elmor-pmd, km003c, nvidia-smi, ptd, tegrastats.")
     ],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What was recorded; of tables one.")],
     out: Annotated[Path, typer.Option(help="The runs folder; of a table the dataset's folder.")],
@@ -262,7 +262,9 @@ def import_source(
     from joulelab.recording import RunDir
 
     megabytes = sum(file.stat().st_size for file in files if file.exists()) // 10**6
-    with console.progress("MB read", megabytes) if megabytes > SMALL_MB else nullcontext(lambda _: None) as advance:
+    with (
+        console.progress(kind, megabytes, "MB read") if megabytes > SMALL_MB else nullcontext(lambda _: None) as advance
+    ):
         runs = import_runs(
             kind,
             files,
@@ -424,7 +426,8 @@ def _load(sources: Sequence[str] | None, runs: Path | None, lab_file: Path | Non
     loaded = [(path, load_phases(path)) for path in _paths(sources, _runs_folder(runs, lab_file))]
     if empty := [path.name for path, phases in loaded if phases.table.empty]:
         raise DataInvalid(
-            f"{empty[0]} holds no measured inference; 'joulelab run --resume' finishes an interrupted run"
+            f"{empty[0]} holds no measured inference; 'joulelab run --resume' finishes an interrupted run, "
+            "'joulelab import --phases' says what happened when in a recording of another tool's"
         )
     return loaded
 

@@ -105,7 +105,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int, unit: str = "steps") -> Iterator[Callable[[int], None]]:
     """A progress bar with the time left; the callable takes how much is done.
 
     It is drawn only then, between steps: a thread that draws by itself would take time from what is measured.
@@ -114,7 +114,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps,"),
+        TextColumn(f"{unit},"),
         TimeElapsedColumn(),
         TextColumn("gone,"),
         TimeRemainingColumn(),

@@ -21,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, UserError
-from joulelab.instruments import ina3221, jetson_rails, jtop, tegrastats
+from joulelab.instruments import ina3221, jtop, tegrastats
 from joulelab.instruments.base import Meter
 from joulelab.instruments.probes import ProbeClock
 from joulelab.quantities import Scope
+from joulelab.recording.formats import jetson_rails
 from joulelab.recording.formats.tegrastats import Power, parse
 from joulelab.timebase import BenchNs, MonotonicClock
 from joulelab.transports.base import Reply, Transport
@@ -170,14 +171,18 @@ class TestRails:
     )
     def test_refuses_to_add_up_what_overlaps(self, model: str, rails: Sequence[str]) -> None:
         with pytest.raises(UserError, match=f"{rails[-2]} and {rails[-1]} of .* overlap"):
-            jetson_rails.addable(jetson_rails.identify(model, ()), rails)
+            jetson_rails.check_addable(jetson_rails.identify(model, ()), rails, rails)
 
     def test_parts_add_up(self) -> None:
-        jetson_rails.addable(jetson_rails.identify("AGX Orin", ()), ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"])
+        rails = ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]
+        jetson_rails.check_addable(jetson_rails.identify("AGX Orin", ()), rails, rails)
 
     def test_names_are_exact(self) -> None:
+        module, rails = jetson_rails.identify("Orin NX", ()), ["VDD_CPU", "VDD_SOC"]
         with pytest.raises(UserError, match=r"VDD_CPU of .*: not known which rails it feeds"):
-            jetson_rails.addable(jetson_rails.identify("Orin NX", ()), ["VDD_CPU", "VDD_SOC"])
+            jetson_rails.check_addable(module, rails, rails)
+        with pytest.raises(UserError, match=r"has no rail VDD_CPU to add up; it has VDD_CPU_GPU_CV, VDD_SOC"):
+            jetson_rails.check_addable(module, ["VDD_CPU_GPU_CV", "VDD_SOC"], rails)
 
 
 class Lines:
@@ -216,6 +221,16 @@ def read(meter: Meter, count: int) -> list[list[float]]:
 
 
 class TestTegrastats:
+    def test_a_sum_of_parts(self, lines: Path) -> None:
+        options = tegrastats.Driver.Options(interval=0.02, sum=("VDD_CPU_GPU_CV", "VDD_SOC"))
+        meter = tegrastats.Driver("rails", options, CLOCK, Lines(HERE, lines))
+        meter.open()
+        with closing(meter):
+            (row,) = read(meter, 1)
+        names = [channel.name for channel in meter.channels]
+        assert row[names.index("sum")] == pytest.approx(1.594 + 1.234)
+        assert len(row) == len(names)
+
     def test_reads_the_rails(self, lines: Path) -> None:
         meter = made(Lines(HERE, lines))
         for _ in range(2):
@@ -446,7 +461,7 @@ def orin(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def monitors(root: Path, transport: Transport | None = None, **options: float) -> ina3221.Driver:
+def monitors(root: Path, transport: Transport | None = None, **options: Any) -> ina3221.Driver:
     return ina3221.Driver("rails", ina3221.Driver.Options(root=str(root), **options), CLOCK, None, transport)
 
 
@@ -468,6 +483,16 @@ class TestIna3221:
         assert meter.identity["chips"] == ["1-0040", "1-0041"]
         assert meter.settings == {"samples": {"1-0040": 1, "1-0041": 1}, "disabled": [], "unknown_rails": []}
         assert meter.interval_ns == 4 * 2 * 7_000_000
+
+    def test_a_sum_of_parts(self, orin: Path) -> None:
+        meter = monitors(orin, sum=("VDD_GPU_SOC", "VDD_CPU_CV"))
+        found = readings(meter)
+        assert found["sum"] == pytest.approx(9.56928 + 0.79744)
+        part, total = meter.channels[0], meter.channels[-1]
+        assert (total.name, total.scope) == ("sum", Scope.RAIL)
+        assert total.sensor.offset_u == pytest.approx(part.sensor.offset_u * 2**0.5, rel=1e-3)
+        with pytest.raises(UserError, match=r"VIN_SYS_5V0 and VDDQ_VDD2_1V8AO of .* overlap"):
+            monitors(orin, sum=("VIN_SYS_5V0", "VDDQ_VDD2_1V8AO")).open()
 
     def test_accuracy_from_the_data_sheet(self, orin: Path) -> None:
         """80 uV over 2 mOhm at 20 V are 0.8 W; 40 uV are 0.4 W."""

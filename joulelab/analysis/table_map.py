@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -127,10 +127,13 @@ class TableMap(Strict):
         return self
 
 
-def read_map(path: Path) -> TableMap:
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_map(path: Path, model: type[M]) -> M:
     """Read a map; UserError with the first thing that is wrong in it."""
     try:
-        return TableMap.model_validate(yaml.safe_load(path.read_text()))
+        return model.model_validate(yaml.safe_load(path.read_text()) or {})
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

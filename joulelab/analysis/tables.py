@@ -13,7 +13,7 @@ import pyarrow as pa
 from joulelab.analysis.attribution import OK
 from joulelab.analysis.cases import PHASES
 from joulelab.analysis.dataset import SCHEMA, Phases, to_frame
-from joulelab.analysis.table_map import NEEDED, Source, read_map
+from joulelab.analysis.table_map import NEEDED, Source, TableMap, read_map
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 from joulelab.registry import nearest
@@ -27,7 +27,7 @@ def import_table(file: Path, mapping: Path) -> Phases:
     A row without a positive duration has no phase: it is kept without time and energy, its status saying so. UserError
     for a map that is wrong, DataInvalid for a file that is not what the map says.
     """
-    table_map, frame = read_map(mapping), _read(file)
+    table_map, frame = read_map(mapping, TableMap), _read(file)
     columns = {name: _column(file, frame, name, source) for name, source in table_map.columns.items()}
     rows, channels = len(frame), {}
     given: dict[str, Any] = {"session": file.stem, "run": file.name, "inference": range(1, rows + 1)}

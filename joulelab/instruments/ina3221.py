@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from math import hypot
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from joulelab.instruments import jetson_rails
 from joulelab.instruments.base import Check
-from joulelab.instruments.jetson_rails import Sense
 from joulelab.instruments.sysfs import HeldFile, Root, Source, SysfsMeter
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, SensorModel
+from joulelab.recording.formats import jetson_rails
+from joulelab.recording.formats.jetson_rails import Sense
 from joulelab.recording.formats.tegrastats import NO_SENSOR
 from joulelab.timebase import SECOND
 from joulelab.transports.connection import Connection
@@ -31,7 +32,7 @@ WORST = Sense(2e-3, 20.0)
 """For rails whose resistor is not known: the least of the known boards, at the highest voltage."""
 SCAN_S = 6.6e-3
 """A scan of three channels as the chip is after power-on (1.1 ms a conversion), where the kernel does not tell."""
-INA238_GAIN_U_REL = hypot(0.001, 0.001, SHUNT_TOLERANCE) / 3**0.5
+INA238_GAIN_U_REL = math.hypot(0.001, 0.001, SHUNT_TOLERANCE) / 3**0.5
 """0.1 % of current and of voltage (TI SBOSA20), and the resistor; its offset is 5 uV, which is left out."""
 CHIPS = ("ina3221/*/hwmon/hwmon*", "ina3221x/*/iio:device*", "ina238/*/hwmon/hwmon*")
 """JetPack 5 and newer, JetPack 4, Thor's carrier board."""
@@ -53,13 +54,21 @@ def accuracy(sense: Sense) -> dict[str, float]:
     watts_a_volt = sense.volts / sense.shunt_ohm
     return {
         "resolution": SHUNT_LSB_V * watts_a_volt,
-        "gain_u_rel": hypot(GAIN, GAIN, BUS_OFFSET_V / sense.volts, SHUNT_TOLERANCE) / 3**0.5,
+        "gain_u_rel": math.hypot(GAIN, GAIN, BUS_OFFSET_V / sense.volts, SHUNT_TOLERANCE) / 3**0.5,
         "offset_u": SHUNT_OFFSET_V * watts_a_volt / 3**0.5,
     }
 
 
+def summed(rails: Sequence[Channel]) -> Channel:
+    """The channel `sum` of rails that are read together: their offsets are independent, their gains may not be."""
+    sensors = [rail.sensor for rail in rails]
+    offset_u = math.hypot(*(sensor.offset_u for sensor in sensors))
+    gain_u_rel = max(sensor.gain_u_rel for sensor in sensors)
+    return replace(rails[0], name="sum", sensor=replace(sensors[0], offset_u=offset_u, gain_u_rel=gain_u_rel))
+
+
 class Driver(SysfsMeter):
-    """A gauge a rail [W], by the rail's name.
+    """A gauge a rail [W], by the rail's name, and their `sum` where it is asked for and none is a part of another.
 
     JetPack 5 and newer give voltage and current, each from the scan after it is asked for: the two of a reading are
     from different scans. Every file waits for a scan, so a reading takes two a rail; without an `interval` it is taken
@@ -73,8 +82,17 @@ class Driver(SysfsMeter):
         model_config = ConfigDict(extra="forbid", frozen=True)
         interval: Annotated[Seconds, Field(gt=0)] | None = None
         root: Root = "/sys/bus/i2c/drivers"
+        sum: tuple[str, ...] = ()
 
     def find(self) -> Iterator[Source]:
+        sources = list(self._rails())
+        yield from sources
+        if added := self.options["sum"]:
+            jetson_rails.check_addable(self._module, [channel.name for channel, _ in sources], added)
+            parts = [source for source in sources if source[0].name in added]
+            yield summed([channel for channel, _ in parts]), lambda: math.fsum(read() for _, read in parts)
+
+    def _rails(self) -> Iterator[Source]:
         folders = self.listed(*(f"{self.root}/{pattern}" for pattern in CHIPS))
         names = [name for folder in folders for name in self.listed(*(f"{folder}/{label}" for label in LABELS))]
         labels = {path: self.look(path).text() for path in names}

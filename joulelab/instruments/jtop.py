@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.errors import HardwareMissing, InstrumentFault, UserError
-from joulelab.instruments import jetson_rails
 from joulelab.instruments.base import Block, Meter
 from joulelab.instruments.ina3221 import WORST, accuracy
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, SensorModel
+from joulelab.recording.formats import jetson_rails
 from joulelab.timebase import SECOND
 from joulelab.transports.base import Transport
 from joulelab.transports.call import CallTransport, answers

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, JoulelabError
-from joulelab.instruments import jetson_rails
 from joulelab.instruments.base import Block, Check, Found, Meter
-from joulelab.instruments.ina3221 import WORST, accuracy, board
-from joulelab.instruments.jetson_rails import Module
+from joulelab.instruments.ina3221 import WORST, accuracy, board, summed
 from joulelab.instruments.probes import ProbeClock
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, SensorModel
+from joulelab.recording.formats import jetson_rails
+from joulelab.recording.formats.jetson_rails import Module
 from joulelab.recording.formats.tegrastats import Line, parse
 from joulelab.timebase import SECOND, MonotonicClock
 from joulelab.transports.base import Transport
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
 
 class Driver(Meter):
-    """A gauge a rail [W], by the rail's name, and `<zone>_temperature` [degC].
+    """A gauge a rail [W], by the rail's name, and `<zone>_temperature` [degC]; `sum` as `ina3221` has it.
 
     Of a rail's `now/average` the first is taken: the second is the mean since tegrastats was started. A rail or zone
     that a line lacks has no reading. On another machine lines are stamped there as they come.
@@ -54,6 +54,7 @@ class Driver(Meter):
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
         interval: Seconds = Field(default=0.1, ge=0.01, le=4)
+        sum: tuple[str, ...] = ()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -84,7 +85,11 @@ class Driver(Meter):
         if not self.channels:  # zones come and go: those of the first opening stay
             self._zones = [*line.temperatures, *line.off]
         zones = [Channel(f"{zone}_temperature", "degC") for zone in self._zones]
-        return [self._power(module, rail) for rail in self._rails] + zones
+        rails = [self._power(module, rail) for rail in self._rails]
+        if added := self.options["sum"]:
+            jetson_rails.check_addable(module, self._rails, added)
+            rails.append(summed([rail for rail in rails if rail.name in added]))
+        return rails + zones
 
     def read(self) -> Block:
         """The next line; no reading for the answer to a probe of the clock, and for what is no line of tegrastats."""
@@ -183,6 +188,9 @@ class Driver(Meter):
         values = [
             [line.rails[rail].now if rail in line.rails else math.nan for _, line in readings] for rail in self._rails
         ]
+        if self.options["sum"]:
+            added = [values[self._rails.index(rail)] for rail in self.options["sum"]]
+            values.append([math.fsum(reading) for reading in zip(*added, strict=True)])
         values += [[line.temperatures.get(zone, math.nan) for _, line in readings] for zone in self._zones]
         return Block([piece.before for piece in pieces], [piece.after for piece in pieces], device, values)
 

@@ -51,7 +51,8 @@ def _gap(record: Mapping[str, Any]) -> str:
 
 
 def _fault(record: Mapping[str, Any]) -> str:
-    return f"{record['source']}: {record['message']}"
+    often = f" ({record['readings']} readings)" if record.get("readings", 1) > 1 else ""
+    return f"{record['source']}: {record['message']}{often}"
 
 
 def _throttle(record: Mapping[str, Any]) -> str:

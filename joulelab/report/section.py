@@ -15,7 +15,7 @@ from joulelab.quantities import Kind
 from joulelab.recording import RunDir
 from joulelab.recording.manifest import Instrument
 from joulelab.report.numbers import DASH, number, quantity
-from joulelab.report.words import ENDS, UNCERTIFIED
+from joulelab.report.words import ENDS, IMPORTED, UNCERTIFIED
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
     instruments = {i.name: _instrument(i, last_settings.get(i.name, i.settings)) for i in m.instruments}
     return {
         "Run": f"{m.session}/{m.run}, started {m.created}",
-        "Outcome": f"{run.state}: {ENDS[run.state]}",
+        "Outcome": IMPORTED if m.protocol == "import" else f"{run.state}: {ENDS[run.state]}",
         "Inferences": f"{len(inferences) - warmups}, and {warmups} to warm up",
         "Engine": plain(m.engine),
         "Protocol": f"{m.protocol}, seed {m.seed}; {plain(m.arguments)}",

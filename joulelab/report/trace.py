@@ -58,7 +58,7 @@ def trace(run: RunDir | None) -> Picture:
     if not run.manifest.power:
         raise DataInvalid("this run has no power channel: inferences were timed, but no power was recorded")
     if not run.records("inference"):
-        raise DataInvalid("no inference had ended when the run did")
+        raise DataInvalid("it holds no inference")
     window = Window(run.journal[0]["t"], *stretch(run.records("inference")))
     seconds = (window.stop - window.start) / SECOND
     alt = f"Power in watts over {seconds:.0f} seconds of the run on {run.manifest.device}, prefill and decode shaded."

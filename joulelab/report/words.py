@@ -14,6 +14,7 @@ NO_METER = (
     "Plug in a meter to get a verdict."
 )
 UNCERTIFIED = "absolute joules uncertified"
+IMPORTED = "imported from what another tool recorded, and sealed"
 ENDS = {
     "done": "every step was played, and the run is sealed",
     "aborted": "stopped by the operator; what was recorded until then is sealed and used",

@@ -124,8 +124,10 @@ def unknown(module: Module, rails: Iterable[str]) -> list[str]:
     return [rail for rail in rails if rail not in module.fed_by]
 
 
-def addable(module: Module, rails: Sequence[str]) -> None:
-    """UserError, naming both rails, where the readings of two would count some power twice, or might."""
+def check_addable(module: Module, there: Sequence[str], rails: Sequence[str]) -> None:
+    """UserError where a rail is not `there`, or where the readings of two would count some power twice, or might."""
+    if missing := [rail for rail in rails if rail not in there]:
+        raise UserError(f"{module.name} has no rail {missing[0]} to add up; it has {', '.join(there)}")
     for rail in unknown(module, rails):
         raise UserError(f"{rail} of {module.name}: not known which rails it feeds, so it cannot be added to others")
     for one, other in combinations(rails, 2):
