@@ -27,6 +27,8 @@ from joulelab.recording.recorder import Wire, create_run, seal_run
 from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
+ENDED = {"idle", "inference", "load", "range"}
+"""The records of the journal that a step leaves when it has ended."""
 Stop = Callable[[], bool]
 Progress = Callable[[int], None]
 
@@ -143,7 +145,7 @@ def resume(run: RunDir, stop: Stop, progress: Progress) -> RunDir:
     if run.state != "interrupted":
         raise UserError(f"{run.path.name} cannot be resumed: it is sealed as {run.state}")
     plan = Plan.from_run(run)
-    done = frozenset(record["step"] for record in run.journal if record["kind"] in {"idle", "inference", "load"})
+    done = frozenset(record["step"] for record in run.journal if record["kind"] in ENDED)
     with open_bench(plan, Wire(run.path, "engine"), _resumed_offset(run)) as bench:
         _play(plan, bench, run.path, Journal(run.path / "journal.jsonl"), stop, progress, done)
     return RunDir(run.path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from joulelab.bench import ENDED
 from joulelab.cli import main
 from joulelab.recording import RunDir, find_runs
 from joulelab.recording.seal import verify
@@ -68,7 +69,7 @@ def check_interrupted(run: RunDir) -> None:
     """It opens, says so, and holds every inference that had ended and all but the last second of samples."""
     assert run.state == "interrupted"
     assert {finding.what for finding in verify(run) if finding.bad} <= {"unsealed", "damaged"}
-    ended = {record["step"] for record in run.journal if record["kind"] in {"inference", "idle"}}
+    ended = {record["step"] for record in run.journal if record["kind"] in ENDED}
     begun = {record["step"] for record in run.records("step")}
     assert len(begun - ended) <= 1
     for instrument in run.manifest.instruments if ended else ():

@@ -121,7 +121,7 @@ def test_the_whole_context_can_be_used_and_no_more(server: LlamaServer, wire: li
 
 def test_exchanges_are_written_after_the_inference(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    monkeypatch.setattr(server._tape, "_sink", lambda line: written.append(CLOCK.now()))
+    monkeypatch.setattr(server._tape, "sink", lambda line: written.append(CLOCK.now()))
     inference = server.infer(ask(0, 16, 4))
     assert min(written) > inference.tokens[-1]
 

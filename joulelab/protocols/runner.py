@@ -35,14 +35,14 @@ class Runner:
     def play(self, steps: Sequence[Step], done: frozenset[int] = frozenset()) -> None:
         """Play all steps but those `done` in an earlier, interrupted attempt.
 
-        On the real clock those are left out, but for the warm-up. A simulation starts over instead: its state after
+        On the real clock those are left out, but for the warm-up and the ranges that it is for. A simulation starts over instead: its state after
         the done steps is what they make it, so they are played again and not journalled again.
         """
         self._anchor = Anchor.read(self.clock)
         self.journal.append(self.clock.now(), "resume" if done else "start", anchor=vars(self._anchor))
         inference = 0
         for index, step in enumerate(steps):
-            again = self.clock.virtual or (isinstance(step, Infer) and step.warmup)
+            again = self.clock.virtual or isinstance(step, Range) or (isinstance(step, Infer) and step.warmup)
             if index not in done or again:
                 self._check()
                 self._step(index, step, inference, muted=index in done)
@@ -54,14 +54,8 @@ class Runner:
     def _step(self, index: int, step: Step, inference: int, *, muted: bool) -> None:
         if not muted:
             self.journal.append(self.clock.now(), "step", step=index, what=to_json(step))
-        if isinstance(step, Range):
-            self.sampler.range(step.mode)
-            self.note(self.sampler.events())
-            return
-        if isinstance(step, Infer):
-            kind, record = "inference", self._infer(step, inference)
-        else:
-            kind, record = step.kind, self._idle(step) if isinstance(step, Idle) else self._load(step, index)
+        kind = "inference" if isinstance(step, Infer) else step.kind
+        record = self._act(step, index, inference)
         events: Sequence[Event] = ()
         try:
             events = self.sampler.events()  # first, since on the virtual clock it writes the samples of this step
@@ -72,6 +66,18 @@ class Runner:
         if self.clock.now() - self._anchor.bench >= ANCHOR_NS:
             self._anchor_now()
         self.journal.sync()
+
+    def _act(self, step: Step, index: int, inference: int) -> dict[str, object]:
+        if isinstance(step, Infer):
+            return self._infer(step, inference)
+        if isinstance(step, Load):
+            return self._load(step, index)
+        return self._idle(step) if isinstance(step, Idle) else self._range(step)
+
+    def _range(self, step: Range) -> dict[str, object]:
+        start = self.clock.now()
+        self.sampler.range(step.mode)
+        return {"start": start, "stop": self.clock.now()}
 
     def _idle(self, step: Idle) -> dict[str, object]:
         start = self.clock.now()
