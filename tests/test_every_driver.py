@@ -119,6 +119,8 @@ PEERS: dict[str, Peer] = {
     "tegrastats": lines_of_tegrastats,
 }
 ELSEWHERE = {
+    "android-battery": "needs a phone: tests/test_android.py",
+    "android-odpm": "needs a phone: tests/test_android.py",
     "auto": "stands for other drivers",
     "jtop": "needs the service of jetson-stats: tests/test_jetson.py",
     "nvml": "needs a compiled library: tests/test_nvml.py",

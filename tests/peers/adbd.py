@@ -108,7 +108,8 @@ class Server(socketserver.ThreadingTCPServer):
 
     def drop(self) -> None:
         for live in list(self.live):
-            live.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it may have ended meanwhile
+                live.shutdown(socket.SHUT_RDWR)
 
 
 class Connection(socketserver.BaseRequestHandler):
