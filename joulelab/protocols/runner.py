@@ -35,8 +35,9 @@ class Runner:
     def play(self, steps: Sequence[Step], done: frozenset[int] = frozenset()) -> None:
         """Play all steps but those `done` in an earlier, interrupted attempt.
 
-        On the real clock those are left out, but for the warm-up and the ranges that it is for. A simulation starts over instead: its state after
-        the done steps is what they make it, so they are played again and not journalled again.
+        On the real clock those are left out, but for the warm-up and the ranges that it is for. A simulation starts
+        over instead: its state after the done steps is what they make it, so they are played again and not journalled
+        again.
         """
         self._anchor = Anchor.read(self.clock)
         self.journal.append(self.clock.now(), "resume" if done else "start", anchor=vars(self._anchor))
