@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault
 from joulelab.instruments import android_phones
+from joulelab.instruments.android_rules import Rules
 from joulelab.instruments.android_state import PhoneMeter
 from joulelab.instruments.base import Block, Check, Found
-from joulelab.instruments.undo import state_folder
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, Kind, Scope, SensorModel
 from joulelab.recording.formats import android
 from joulelab.recording.formats.android import GAUGES, Battery
 from joulelab.recording.formats.android_rule import UNITS, Rule, learn
-from joulelab.timebase import SECOND, BenchNs, Clock
+from joulelab.timebase import SECOND, BenchNs
 from joulelab.transports.base import Reply, Transport
 from joulelab.transports.connection import Connection
 
@@ -142,18 +141,20 @@ class Driver(PhoneMeter):
         return {
             "power": power,
             "current": current,
-            "energy": None if fed else self._used(reading),
+            "energy": self._used(reading, fed),
             "voltage": reading.voltage,
             "charge": reading.charge,
             "temperature": reading.temperature,
         }
 
-    def _used(self, reading: Battery) -> float | None:
-        """The energy since `start` [J], by the charge counter."""
+    def _used(self, reading: Battery, fed: bool) -> float | None:
+        """The energy since `start` [J], by the charge counter; what came in while it was fed does not count."""
         if reading.charge is None or reading.voltage is None or self._charge is None:
             return None
-        self._energy += (self._charge - reading.charge) * reading.voltage
-        self._charge = reading.charge
+        spent, self._charge = self._charge - reading.charge, reading.charge
+        if fed:
+            return None
+        self._energy += spent * reading.voltage
         return self._energy
 
     def _channels(self, reading: Battery) -> Iterator[Channel]:
@@ -227,31 +228,3 @@ class Driver(PhoneMeter):
 
     def _pause(self, seconds: float) -> None:
         self.clock.sleep_until(BenchNs(self.clock.now() + round(seconds * SECOND)))
-
-
-class Rules:
-    """A transport that also answers `rule PHONE` with what was learned of a phone, and keeps it at `keep PHONE JSON`.
-
-    These are requests so that a recording holds the answers: played again, it needs nothing that this machine keeps.
-    """
-
-    def __init__(self, inner: Transport, clock: Clock) -> None:
-        self._inner, self._clock = inner, clock
-
-    def exchange(self, request: bytes = b"") -> Reply:
-        verb, _, words = request.partition(b" ")
-        if verb not in {b"rule", b"keep"}:
-            return self._inner.exchange(request)
-        phone, _, text = words.partition(b" ")
-        path = state_folder().with_name("android") / f"{phone.decode()}.json"
-        before = self._clock.now()
-        if text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_bytes(text)
-            draft.rename(path)
-        found = path.read_bytes() if path.exists() else b""
-        return Reply(found, before, self._clock.now())
-
-    def close(self) -> None:
-        self._inner.close()

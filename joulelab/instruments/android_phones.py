@@ -11,7 +11,8 @@ from pathlib import Path
 from joulelab.errors import HardwareMissing, InstrumentFault
 from joulelab.instruments.base import Check, Found
 from joulelab.timebase import MonotonicClock
-from joulelab.transports.adb import MEND, Adb, listed, serves
+from joulelab.transports.adb import Adb
+from joulelab.transports.adb_server import MEND, listed, serves
 from joulelab.transports.connection import Connection
 from joulelab.transports.files import split
 

@@ -122,12 +122,21 @@ class FileMeter(Meter):
         self.asked = reply.before
         return reply, stamp
 
-    def _ask(self, request: bytes) -> tuple[Reply, int | None, Sequence[bytes]]:
+    def _ask(self, request: bytes, count: int | None = None) -> tuple[Reply, int | None, Sequence[bytes]]:
+        """The reply, and its clock and records, of which there must be `count`."""
         reply = self.exchange(request)
         try:
-            return reply, *split(reply.data)
+            stamp, records = split(reply.data)
+            if count not in {None, len(records)}:
+                raise ValueError(f"{len(records)} records for {count} files")
         except ValueError as error:
             raise InstrumentFault(f"{self.name}: {self.place.url}: {error}", transient=True) from None
+        self.asked = reply.before
+        return reply, stamp, records
+
+
+def _request(verb: str, paths: Iterable[object]) -> bytes:
+    return " ".join([verb, *map(str, paths)]).encode()
 
 
 Root = Annotated[str, Field(pattern=r"^/\S*$")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -162,11 +163,11 @@ class Connection(socketserver.BaseRequestHandler):
         below = f"{root}/sys/".encode()
         writer = threading.Thread(target=self._pump, args=(shell.stdout.fileno(), below))
         writer.start()
-        while data := self.request.recv(4096):
-            with suppress(OSError):
+        with suppress(OSError):  # the client is gone, or the shell is
+            while data := self.request.recv(4096):
                 os.write(shell.stdin.fileno(), data.replace(b"/sys/", below))
         shell.stdin.close()
-        os.killpg(shell.pid, 9)
+        os.killpg(shell.pid, signal.SIGKILL)
         shell.wait()
         writer.join()
         shell.stdout.close()
