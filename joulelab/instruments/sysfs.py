@@ -86,7 +86,10 @@ class FileMeter(Meter):
     def look(self, path: PurePosixPath) -> HeldFile:
         """A file as it is now, readable or not."""
         file = HeldFile(self.name, path)
-        self._bring(b"cat %s" % str(path).encode(), [file])
+        reply, _, records = self._ask(b"cat %s" % str(path).encode())
+        if len(records) != 1:
+            raise InstrumentFault(f"{self.name}: {len(records)} answers for {path}", transient=True)
+        (file.record,), self.asked = records, reply.before
         return file
 
     def hold(self, path: PurePosixPath) -> HeldFile:
@@ -110,33 +113,20 @@ class FileMeter(Meter):
 
     def refresh(self) -> tuple[Reply, list[int] | None]:
         """Bring what the held files hold now, with the clock of another machine [ns]."""
-        reply, stamp = self._bring(self._request, self._held)
-        return reply, None if stamp is None else [stamp]
-
-    def _bring(self, request: bytes, files: Sequence[HeldFile]) -> tuple[Reply, int | None]:
-        reply, stamp, records = self._ask(request)
-        if len(records) != len(files):
-            raise InstrumentFault(f"{self.name}: {len(records)} answers for {len(files)} files", transient=True)
-        for file, record in zip(files, records, strict=True):
+        reply, stamp, records = self._ask(self._request)
+        if len(records) != len(self._held):
+            raise InstrumentFault(f"{self.name}: {len(records)} answers for {len(self._held)} files", transient=True)
+        for file, record in zip(self._held, records, strict=True):
             file.record = record
         self.asked = reply.before
-        return reply, stamp
+        return reply, None if stamp is None else [stamp]
 
-    def _ask(self, request: bytes, count: int | None = None) -> tuple[Reply, int | None, Sequence[bytes]]:
-        """The reply, and its clock and records, of which there must be `count`."""
-        reply = self.exchange(request)
+    def _ask(self, request: bytes) -> tuple[Reply, int | None, list[bytes]]:
+        reply = self.tape.exchange(request)
         try:
-            stamp, records = split(reply.data)
-            if count not in {None, len(records)}:
-                raise ValueError(f"{len(records)} records for {count} files")
+            return reply, *split(reply.data)
         except ValueError as error:
             raise InstrumentFault(f"{self.name}: {self.place.url}: {error}", transient=True) from None
-        self.asked = reply.before
-        return reply, stamp, records
-
-
-def _request(verb: str, paths: Iterable[object]) -> bytes:
-    return " ".join([verb, *map(str, paths)]).encode()
 
 
 Root = Annotated[str, Field(pattern=r"^/\S*$")]

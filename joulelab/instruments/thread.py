@@ -85,7 +85,8 @@ class Sampling(threading.Thread):
             self._tell_gap(last, deadline, (deadline - last) // interval)
         while not self.stopping.is_set():
             self._clock.sleep_until(BenchNs(deadline))
-            self._obey()
+            if not self._orders.empty():
+                self._obey()
             block = self._take()
             began = int(block.before[-1]) if block is not None and len(block.before) else self._clock.now()
             late = max(began - deadline, 0)

@@ -38,7 +38,7 @@ class Files:
     def answer(self, request: bytes) -> bytes:
         verb, *words = request.split()
         records = [self._cat(path) for path in words] if verb == b"cat" else _ls(words)
-        return b"".join([record + MARK for record in records])
+        return MARK.join([*records, b""])
 
     def close(self) -> None:
         while self._held:

@@ -47,7 +47,8 @@ class AgentFiles:
 
 def split(data: bytes) -> tuple[int | None, list[bytes]]:
     """The far clock [ns], None on this machine, and the records of a reply of `files`; ValueError for anything else."""
-    stamp, *records, end = data.split(MARK)
-    if end:
+    records = data.split(MARK)
+    if records.pop() or not records:
         raise ValueError(f"torn reply {data[-60:]!r}")
+    stamp = records.pop(0)
     return int(stamp) if stamp else None, records
