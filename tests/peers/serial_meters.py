@@ -242,6 +242,10 @@ async def _modbus(device: SimDevice, path: str, ready: threading.Event, done: th
     while not done.is_set():
         await asyncio.sleep(TICK_S)
     await server.shutdown()  # type: ignore[no-untyped-call]
+    left = asyncio.all_tasks() - {asyncio.current_task()}  # a request that it was in the middle of
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _wire(one: Port, other: Port, done: threading.Event) -> None:
