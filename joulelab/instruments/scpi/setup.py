@@ -44,13 +44,14 @@ class Setup:
                 raise HardwareMissing(f"{self._name} ({self._resource}) cannot be used: {demand.otherwise}")
 
     def restoring(self) -> list[str]:
-        """The commands that put all settings that will be changed back as they are now."""
+        """What puts all settings that will be changed back as they are now; the reply at the end says that it has."""
         about = self._about
         changed = [setting for setting in about.settings if setting.value is not None]
         changed += [setting for r in about.ranges for setting in (r.size, r.auto)]
         stop = about.integrator.stop if about.integrator else ()
         back = [s.command.format(value=replies.data(self._ask(s.query)).strip('"')) for s in changed]
-        return [*stop, *back, "*CLS"]  # to stop what does not run is an error, but none to leave behind
+        # To stop what does not run is an error, but none to leave behind.
+        return [*stop, *back, "*CLS", about.errors]
 
     def set_all(self, words: Mapping[str, str]) -> None:
         """Set everything but the ranges; `words` are the meter's own for the options chosen."""
