@@ -237,6 +237,7 @@ class TestSsh:
             assert split(files.exchange(b"ls /none*").data)[1] == []
             assert split(files.exchange(b"ls /proc/sel?").data)[1] == [b"/proc/self"]
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="finding the process of a login needs root")
     def test_a_connection_that_breaks_is_a_transient_fault(self, host: Connection, server: Sshd) -> None:
         with shell("echo $$; sleep 60", place=host) as lines:
             pid = int(lines.exchange().data.split()[1])
@@ -334,6 +335,7 @@ class TestMetersOverSsh:
         assert block.device is not None
         assert began <= block.device[0] <= agent.now()
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="finding the process of a login needs root")
     def test_a_broken_connection_is_mended_by_opening_again(self, host: Connection, server: Sshd) -> None:
         meter = cpu_time.Driver("there", cpu_time.Driver.Options(), CLOCK, host)
         meter.open()
