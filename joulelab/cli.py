@@ -94,7 +94,7 @@ def check(
         "protocols": list(lab.protocols),
         "runs": str(lab.runs),
     }
-    rows = _check_online(lab, online=online, load=load)
+    rows = _check_online(lab, online=online, load=load) if online or load else []
     if as_json:
         console.show(found | {"checks": rows}, True, str)
     else:

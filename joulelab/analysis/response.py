@@ -16,7 +16,6 @@ LAGS_S = np.arange(0.0, 2.5, 0.05)
 """How late a sensor may show the load: twice the slowest averaging window there is, and some."""
 SURE = 5.0
 """A response is one whose step is this many times its standard error."""
-
 LEAST = 0.002
 """... and at least this share of the idle power: less is no load that anybody would look for."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from joulelab.analysis.response import Response, responses
@@ -14,13 +14,13 @@ from joulelab.recording.manifest import Instrument
 WIDEST_FIRST = list(Scope)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """What the channels saw of one device's load, and the instruments that ought to see it."""
 
     run: RunDir
     found: dict[str, Response]
-    expected: set[str] = field(default_factory=set)
+    expected: set[str]
 
     def sees(self, channel: str) -> bool:
         return channel in self.found and self.found[channel].sign != 0

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,7 +19,7 @@ from joulelab.errors import JoulelabError
 from joulelab.instruments.base import Block, Meter
 from joulelab.instruments.build import Spec, wired
 from joulelab.instruments.recovery import Recovery
-from joulelab.quantities import Channel
+from joulelab.recording.manifest import stream_period_ns
 from joulelab.recording.recorder import Wire
 from joulelab.recording.samples import SampleWriter
 from joulelab.timebase import SECOND, BenchNs, Clock
@@ -171,9 +171,3 @@ class Sampling(threading.Thread):
             "cpu_s": cpu_s,
             "wall_s": wall_s,
         }
-
-
-def stream_period_ns(channels: Sequence[Channel]) -> int | None:
-    """The period of a stream's readings [ns], None where its sensor models state none."""
-    periods = [channel.sensor.period_s for channel in channels if channel.sensor.period_s]
-    return round(min(periods) * SECOND) if periods else None

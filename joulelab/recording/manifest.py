@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel
+from joulelab.timebase import SECOND
 
 FORMAT = 1
 """The version of the run directory's format that this program writes, and the newest that it reads."""
+
+
+def stream_period_ns(channels: Sequence[Channel]) -> int | None:
+    """The period of a stream's readings [ns], None where its sensor models state none."""
+    periods = [channel.sensor.period_s for channel in channels if channel.sensor.period_s]
+    return round(min(periods) * SECOND) if periods else None
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,7 @@ class Instrument:
         """How far apart its readings are [ns], as polled or as its fastest channel streams; None where unknown."""
         if self.interval_ns is not None:
             return self.interval_ns
-        periods = [channel.sensor.period_s for channel in self.channels if channel.sensor.period_s]
-        return round(min(periods) * 1e9) if periods else None
+        return stream_period_ns(self.channels)
 
 
 @dataclass(frozen=True)

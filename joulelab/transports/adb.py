@@ -12,8 +12,8 @@ from joulelab.recording.formats.android import nanoseconds
 from joulelab.timebase import BenchNs, Clock
 from joulelab.transports.adb_server import find, library
 from joulelab.transports.adb_shell import PROGRAM, SERVE
+from joulelab.transports.agent import MARK
 from joulelab.transports.base import Reply, Transport
-from joulelab.transports.connection import MARK
 
 TIMEOUT_S = 10.0
 """The longest silence: `dumpsys` on a busy phone takes seconds."""

@@ -11,8 +11,6 @@ from joulelab.timebase import Clock
 from joulelab.transports.base import Transport
 
 FORMS = "expected local, ssh://[user@]host[:port] or adb://serial"
-MARK = b"\x1e"
-"""Ends each record in a reply of `files`."""
 
 
 class Connection(Protocol):
@@ -36,8 +34,8 @@ class Connection(Protocol):
 
         The request `cat PATH...` is answered with a record for the far clock [ns] (empty on this machine, whose clock
         is the bench's), and one for each file: what it holds, 4 KiB at most, or `!` and why it cannot be read. `ls
-        PATTERN...` is answered with the clock and a record for each path that exists. Records end with MARK. Paths hold
-        no spaces. A phone also takes `run COMMAND` and answers with the clock and a record of what it printed.
+        PATTERN...` is answered with the clock and a record for each path that exists. Records end with
+        `agent.MARK`. Paths hold no spaces. A phone also takes `run COMMAND` and answers with the clock and a record of what it printed.
         """
 
 
