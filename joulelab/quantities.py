@@ -42,12 +42,17 @@ class Origin(StrEnum):
 class SensorModel:
     """How a reading relates to the true quantity. Times in seconds, the rest in the channel's unit; None is unknown.
 
-    A reading taken at t is the truth averaged over [t - delay - window, t - delay] (`boxcar`; window 0: instantaneous).
+    A reading taken at t is the truth averaged over [t - delay - window, t - delay] (boxcar; window 0: instantaneous),
+    after a first-order low-pass of time constant `lowpass_s`. `delay_u_s` is the standard uncertainty of the mean age
+    of what is read, delay + window / 2 + lowpass: that is what steps of the load tell, whatever the averaging is.
     Accuracy figures are standard uncertainties; a data-sheet limit a becomes a / sqrt(3) (rectangular, GUM 4.3.7).
     """
 
     period_s: float | None = None
     window_s: float = 0.0
+    window_u_s: float = 0.0
+    lowpass_s: float = 0.0
+    lowpass_u_s: float = 0.0
     delay_s: float = 0.0
     delay_u_s: float = 0.0
     resolution: float = 0.0

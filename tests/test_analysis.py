@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from joulelab.analysis.attribution import Attribution, Edges, attribute
 from joulelab.analysis.budget import TERMS
 from joulelab.analysis.dataset import SCHEMA, read_dataset
-from joulelab.analysis.integrals import counter, integrate
 from joulelab.analysis.phases import load_phases, merge, reduce, reduce_all
+from joulelab.calibration.integrals import counter, integrate
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Channel, Kind, Scope, SensorModel
 from joulelab.recording import Manifest, RunDir

@@ -18,10 +18,10 @@ from benchmarks.backbone.simulated import plans, recorded
 from benchmarks.row import Row
 from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.fitting import solve
-from joulelab.analysis.integrals import Floats
 from joulelab.analysis.models import LEVEL, Model, PhaseModel, fit
 from joulelab.analysis.phases import reduce
 from joulelab.bench import Plan
+from joulelab.calibration.integrals import Floats
 from joulelab.recording import RunDir
 from joulelab.simulation import truth
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.row import Row
-from joulelab.analysis.integrals import NS, Floats, Ints, integrate
+from joulelab.calibration.integrals import NS, Floats, Ints, integrate
 
 BOOT_NS = 30 * 86_400 * 10**9
 """A clock that has counted for a month."""

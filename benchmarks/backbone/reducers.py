@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backbone.runs import CHANNEL, METER
-from joulelab.analysis.integrals import NS, Floats, Ints
+from joulelab.calibration.integrals import NS, Floats, Ints
 from joulelab.recording import RunDir, find_runs
 
 Energies = Callable[[Any, Ints, Ints], Any]

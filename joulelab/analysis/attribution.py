@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.analysis.budget import TERMS, Signal, budget
-from joulelab.analysis.integrals import NS, Floats, Ints, from_first, gained, integral, steps
-from joulelab.analysis.readings import readings
+from joulelab.calibration.integrals import NS, Floats, Ints, from_first, gained, integral, steps
+from joulelab.calibration.readings import readings
 from joulelab.quantities import Channel, Kind
 
 OK = "ok"

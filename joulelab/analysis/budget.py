@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulelab.analysis.integrals import NS, Floats, between, steps
-from joulelab.analysis.readings import Readings
+from joulelab.calibration.integrals import NS, Floats, between, steps
+from joulelab.calibration.readings import Readings
 from joulelab.quantities import Channel, Kind
 
 TERMS = ("gain", "offset", "resolution", "noise", "sampling", "clock", "lag", "boundary")

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulelab.analysis.integrals import Floats
+from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Channel
 

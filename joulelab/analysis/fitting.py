@@ -11,7 +11,7 @@ import pandas as pd
 import statsmodels.api as sm
 
 from joulelab.analysis.forms import Form, candidates
-from joulelab.analysis.integrals import Floats, Ints
+from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid
 
 SPARE = 2

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.integrals import Floats
 from joulelab.analysis.work import decode_pairs, padded, passes, prefill_pairs
+from joulelab.calibration.integrals import Floats
 
 TILES = (32, 64, 128, 256, 512)
 """GPU kernels tile by 32 to 256 tokens; llama.cpp's micro-batch, which reads the weights once, is 512 by default."""

@@ -15,7 +15,7 @@ from joulelab.analysis.cases import KEYS, Case, cases
 from joulelab.analysis.dataset import SYSTEMATIC, Phases
 from joulelab.analysis.fitting import Fitted, covariance, fit_phase, scale, supported
 from joulelab.analysis.forms import UNITS, Form, candidates
-from joulelab.analysis.integrals import Floats
+from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 
 LEVEL = 0.95

@@ -17,7 +17,7 @@ import pyarrow as pa
 from joulelab.analysis.attribution import OK, Attribution, Edges, attribute
 from joulelab.analysis.budget import TERMS
 from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, read_dataset, same_channels, to_frame
-from joulelab.analysis.integrals import NS, Floats
+from joulelab.calibration.integrals import NS, Floats
 from joulelab.quantities import Channel, Origin
 from joulelab.recording import Manifest, RunDir
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from joulelab.analysis.integrals import NS, Floats, Ints, steps
-from joulelab.analysis.readings import readings
+from joulelab.calibration.integrals import NS, Floats, Ints, steps
+from joulelab.calibration.readings import readings
 from joulelab.quantities import Channel, Kind
 from joulelab.recording import RunDir
 

@@ -13,8 +13,8 @@ from scipy import stats
 from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.crossval import HeldOut, Split, hold_out
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.integrals import Floats
 from joulelab.analysis.models import parts
+from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Origin, Scope
 from joulelab.registry import nearest

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from joulelab.analysis.integrals import Floats
+from joulelab.calibration.integrals import Floats
 
 
 def padded(prompt: Floats, tile: int) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.analysis.integrals import NS, Floats, Ints
+from joulelab.calibration.integrals import NS, Floats, Ints
 from joulelab.quantities import Channel, Kind
 from joulelab.timebase import SECOND
 

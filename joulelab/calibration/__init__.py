@@ -1,0 +1,1 @@
+"""What readings mean: clock maps, sensor models and gains, as certificates computed from recorded runs."""
