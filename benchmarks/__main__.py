@@ -14,6 +14,7 @@ from rich.table import Table
 from benchmarks.backbone import figures as backbone
 from benchmarks.instruments import figures as instruments
 from benchmarks.row import Benchmark, Row
+from benchmarks.trust import figures as trust
 from joulelab.errors import HardwareMissing
 
 
@@ -24,7 +25,11 @@ class Topic(NamedTuple):
     long: Sequence[Benchmark]
 
 
-TOPICS = {"backbone": Topic(backbone.SHORT, backbone.LONG), "instruments": Topic(instruments.SHORT, ())}
+TOPICS = {
+    "backbone": Topic(backbone.SHORT, backbone.LONG),
+    "instruments": Topic(instruments.SHORT, ()),
+    "trust": Topic(trust.SHORT, trust.LONG),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

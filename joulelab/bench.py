@@ -6,12 +6,15 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from joulelab.calibration.certificate import FOLDER, VALID, Store, chosen
 from joulelab.devices.base import Engine
 from joulelab.errors import InstrumentFault, JoulelabError, RunAborted, UserError
 from joulelab.instruments.sampling import InlineSampler, ProcessSampler, Sampler
@@ -27,7 +30,7 @@ from joulelab.recording.recorder import Wire, create_run, seal_run
 from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
-ENDED = {"idle", "inference", "load", "range"}
+ENDED = {"idle", "inference", "load", "range", "signature"}
 """The records of the journal that a step leaves when it has ended."""
 Stop = Callable[[], bool]
 Progress = Callable[[int], None]
@@ -35,16 +38,21 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides a run, as plain data: the device, the instruments that feed it, the protocol's arguments."""
+    """All that decides a run, as plain data: the device, the instruments that feed it, the protocol's arguments.
+
+    `certificates` is the folder of the lab's.
+    """
 
     device: str
     stanza: dict[str, Any]
     instruments: dict[str, dict[str, Any]]
     protocol: str
     arguments: dict[str, Any]
+    certificates: Path | None = None
 
     @classmethod
     def from_lab(cls, lab: Lab, device: str, protocol: str) -> Plan:
+        """A protocol that the lab file does not set up is played as it is by default."""
         stanza = lab.devices[device].model_dump(mode="json")
         named = {channel.partition(".")[0] for channel in stanza["power"] or ()}
         ways = {device, stanza["connect"]} - {None}
@@ -53,7 +61,8 @@ class Plan:
             for name, instrument in lab.instruments.items()
             if ways & {*instrument.feeds, instrument.via} or name in named
         }
-        return cls(device, stanza, instruments, protocol, lab.protocols[protocol].model_dump(mode="json"))
+        options = lab.protocols.get(protocol) or _default(protocol)
+        return cls(device, stanza, instruments, protocol, options.model_dump(mode="json"), lab.certificates)
 
     @classmethod
     def from_run(cls, run: RunDir) -> Plan:
@@ -74,6 +83,13 @@ class Plan:
         """The protocol's steps; no hardware is touched."""
         driver = load_driver(PROTOCOLS, self.protocol)
         return list(driver(driver.Options.model_validate(self.arguments)).steps())
+
+
+def _default(protocol: str) -> BaseModel:
+    options: type[BaseModel] = load_driver(PROTOCOLS, protocol).Options
+    if needed := [name for name, field in options.model_fields.items() if field.is_required()]:
+        raise UserError(f"lab.yaml does not set up the protocol {protocol!r}: it needs {', '.join(needed)}")
+    return options()
 
 
 def instrument_spec(lab: Lab, name: str) -> dict[str, Any]:
@@ -135,7 +151,11 @@ def record(plan: Plan, session: Path, stop: Stop, progress: Progress) -> RunDir:
     path = session / f"{plan.device}-{plan.protocol}-{now:%H%M%S}"
     with open_bench(plan, Wire(path, "engine")) as bench:
         manifest = _manifest(plan, bench, path, now)
-        journal = create_run(path, manifest)
+        found = chosen(manifest, Store(plan.certificates)) if plan.certificates else []
+        used = {f"{each.kind} {each.channel}": each.hash for state, _, each in found if state == VALID}
+        journal = create_run(path, replace(manifest, certificates=used))
+        for _, _, each in found:  # with those that do not hold: the report says so
+            each.write(path / FOLDER)
         _play(plan, bench, path, journal, stop, progress, frozenset())
     return RunDir(path)
 

@@ -43,13 +43,21 @@ Protocol = Annotated[str | None, typer.Argument(help="A protocol of lab.yaml; ma
 Device = Annotated[list[str] | None, typer.Option("--device", help="Only this device (may be repeated).")]
 OneRun = Annotated[str, typer.Argument(help="A run: path, unique part of its name, or last.")]
 Sources = Annotated[
-    list[str] | None, typer.Argument(help="Runs, sessions or datasets; left out: the last session's runs.")
+    list[str] | None,
+    typer.Argument(help="Runs, sessions or datasets; left out: those of the last session that measured."),
 ]
 Split = Annotated[
     Literal["configuration", "prompt"], typer.Option(help="Hold out by configuration or by prompt length.")
 ]
 MinPeriods = Annotated[float, typer.Option(help="Leave out energies of phases shorter than this many sensor periods.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.")]
+Certificates = Annotated[
+    Path | None, typer.Option("--certificates", help="Read runs with the certificates here; otherwise with their own.")
+]
+Method = Annotated[
+    Literal["integrate", "counter", "deconvolve"] | None,
+    typer.Option(help="How samples become energy; otherwise by the sensor and the length of the phases."),
+]
 SchemaOnly = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of lab.yaml for editors.")]
 
 
@@ -199,6 +207,48 @@ def run(
         raise typer.Exit(EXIT_VERDICT)
 
 
+@app.command()
+def calibrate(  # noqa: PLR0913, PLR0917 an option each
+    what: Annotated[Literal["clock", "sensor", "gain", "closure"], typer.Argument(help="What to find out.")],
+    channel: Annotated[str | None, typer.Argument(help="The channel, such as meter.power.")] = None,
+    against: Annotated[str | None, typer.Option(help="The channel of the meter that it is compared with.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="From this recording (may be repeated); otherwise a load is played first.")
+    ] = None,
+    device: Device = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; otherwise the lab's certificates.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out what a meter really reads, and write it down as a certificate that later runs are read with."""
+    from joulelab.calibrate import check_arguments, compute, described, encoded
+    from joulelab.calibration.certificate import Store
+
+    check_arguments(what, channel, against)
+    folder = _runs_folder(runs, lab_file)
+    sources = [_find(folder, name) for name in run or ()] or [_play(folder, lab_file, channel, device or ())]
+    out = out or _lab(lab_file)[1].certificates
+    found = [each for source in sources for each in compute(what, source, channel, against, Store(out))]
+    written = [(made, made.write(out), rows) for made, rows in found]
+    console.show(
+        written,
+        as_json,
+        lambda written: console.sections({each[1].stem: described(*each) for each in written}),
+        lambda written: [encoded(*each) for each in written],
+    )
+
+
+def _play(folder: Path, lab_file: Path | None, channel: str | None, device: Sequence[str]) -> RunDir:
+    from joulelab.calibrate import device_of, play
+
+    lab = _lab(lab_file)[1]
+    session = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-calibration"
+    chosen = device_of(lab, channel, device)
+    with console.interruptible() as stop:
+        return play(lab, chosen, session, stop, console.progress)
+
+
 @app.command("runs")
 def list_runs(lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson = False) -> None:
     """List the runs, oldest first."""
@@ -212,13 +262,18 @@ def list_runs(lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson
 
 
 @app.command()
-def show(name: OneRun = "last", lab_file: LabFile = None, runs: RunsFolder = None, as_json: AsJson = False) -> None:
+def show(
+    name: OneRun = "last",
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    certificates: Certificates = None,
+    as_json: AsJson = False,
+) -> None:
     """Describe a run: what ran on what, how it went, and where the uncertainty of its joules comes from."""
-    from joulelab.analysis.phases import reduce
     from joulelab.report.describe import describe
 
     found = _find(_runs_folder(runs, lab_file), name)
-    console.show(describe(found, reduce(found)), as_json, console.fields)
+    console.show(describe(found, _phases(found.path, certificates)), as_json, console.fields)
 
 
 @app.command()
@@ -301,11 +356,17 @@ def _imported(run: RunDir) -> dict[str, Any]:
 
 @app.command()
 def reduce(
-    sources: Sources = None, lab_file: LabFile = None, runs: RunsFolder = None, out: Out = None, as_json: AsJson = False
+    sources: Sources = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    out: Out = None,
+    certificates: Certificates = None,
+    method: Method = None,
+    as_json: AsJson = False,
 ) -> None:
     """Samples to the phases table; --out keeps it as a dataset a source."""
     rows = {}
-    for path, phases in _load(sources, runs, lab_file):
+    for path, phases in _load(sources, runs, lab_file, certificates, method):
         if out:
             phases.save(out / path.name)
         rows[path.name] = _summary(phases)
@@ -319,16 +380,19 @@ def fit(
     runs: RunsFolder = None,
     out: Out = None,
     min_periods: MinPeriods = 5.0,
+    certificates: Certificates = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit time and energy models; --out writes them as JSON."""
     from joulelab.analysis.models import fit as fit_phases
+    from joulelab.recording.whole import write_whole
     from joulelab.report.text import coefficients
 
-    models = [model for _, phases in _load(sources, runs, lab_file) for model in fit_phases(phases, min_periods)]
+    loaded = _load(sources, runs, lab_file, certificates)
+    models = [model for _, phases in loaded for model in fit_phases(phases, min_periods)]
     encoded = [model.to_json() for model in models]
     if out:
-        out.write_text(json.dumps({"models": encoded}, indent=1) + "\n")
+        write_whole(out, json.dumps({"models": encoded}, indent=1) + "\n")
     console.show(models, as_json, coefficients, lambda _: {"models": encoded})
 
 
@@ -339,13 +403,14 @@ def validate(
     runs: RunsFolder = None,
     split: Split = "configuration",
     min_periods: MinPeriods = 5.0,
+    certificates: Certificates = None,
     as_json: AsJson = False,
 ) -> None:
     """Held-out errors against the targets; exit 6 where a verdict fails or is undecided."""
     from joulelab.analysis.validation import validate as validate_phases
     from joulelab.report.text import verdicts as as_text
 
-    loaded = _load(sources, runs, lab_file)
+    loaded = _load(sources, runs, lab_file, certificates)
     verdicts = [v for _, phases in loaded for v in validate_phases(phases, split=split, min_periods=min_periods)]
     console.show(verdicts, as_json, as_text, lambda found: {"models": [v.to_json() for v in found]})
     if not _passed(verdicts):
@@ -354,11 +419,16 @@ def validate(
 
 @app.command()
 def report(
-    sources: Sources = None, lab_file: LabFile = None, runs: RunsFolder = None, out: Out = None, as_json: AsJson = False
+    sources: Sources = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    out: Out = None,
+    certificates: Certificates = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the HTML report of runs or datasets."""
     paths = _paths(sources, _runs_folder(runs, lab_file))
-    written = _report(_sections(paths), out or _report_path(paths))
+    written = _report(_sections(paths, certificates), out or _report_path(paths))
     console.show({"report": str(written)}, as_json, console.fields)
 
 
@@ -387,8 +457,8 @@ def _plans(lab: Lab, protocol: str | None, devices: Sequence[str] | None) -> lis
     from joulelab.registry import nearest
 
     chosen = protocol or (next(iter(lab.protocols)) if len(lab.protocols) == 1 else "")
-    if chosen not in lab.protocols:
-        raise UserError(f"lab.yaml sets up no protocol {chosen!r}{nearest(chosen, lab.protocols)}")
+    if not chosen:
+        raise UserError(f"which protocol? lab.yaml sets up {', '.join(lab.protocols) or 'none'}")
     if unknown := [name for name in devices or () if name not in lab.devices]:
         raise UserError(f"lab.yaml has no device {unknown[0]!r}{nearest(unknown[0], lab.devices)}")
     return [Plan.from_lab(lab, device, chosen) for device in devices or lab.devices]
@@ -401,14 +471,16 @@ def _find(folder: Path, name: str) -> RunDir:
 
 
 def _paths(sources: Sequence[str] | None, folder: Path) -> list[Path]:
-    """Runs and datasets by what people call them; a session stands for its runs, nothing for the last session."""
+    """Runs and datasets by what people call them; a session stands for its runs, nothing for the last that measured."""
     from joulelab.recording import sessions
 
     known = sessions(folder)
     if not sources:
         if not known:
             raise UserError(f"there are no runs in {folder}: 'joulelab run' makes one, 'joulelab import' a dataset")
-        return [run.path for run in known[max(known)]]
+        newest = sorted(known.values(), key=lambda runs: runs[0].path.parent.name, reverse=True)
+        measured = (runs for runs in newest if any(run.records("inference") for run in runs))
+        return [run.path for run in next(measured, newest[0])]
     paths: list[Path] = []
     for source in sources:
         if source in known:
@@ -420,16 +492,30 @@ def _paths(sources: Sequence[str] | None, folder: Path) -> list[Path]:
     return paths
 
 
-def _load(sources: Sequence[str] | None, runs: Path | None, lab_file: Path | None) -> list[tuple[Path, Phases]]:
-    from joulelab.analysis.phases import load_phases
-
-    loaded = [(path, load_phases(path)) for path in _paths(sources, _runs_folder(runs, lab_file))]
+def _load(
+    sources: Sequence[str] | None,
+    runs: Path | None,
+    lab_file: Path | None,
+    certificates: Path | None,
+    method: str | None = None,
+) -> list[tuple[Path, Phases]]:
+    paths = _paths(sources, _runs_folder(runs, lab_file))
+    loaded = [(path, _phases(path, certificates, method)) for path in paths]
     if empty := [path.name for path, phases in loaded if phases.table.empty]:
         raise DataInvalid(
-            f"{empty[0]} holds no measured inference; 'joulelab run --resume' finishes an interrupted run, "
-            "'joulelab import --phases' says what happened when in a recording of another tool's"
+            f"{empty[0]} holds no measured inference; 'joulelab run --resume' finishes an interrupted run, 'joulelab "
+            "calibrate' reads a load, 'joulelab import --phases' says what happened when in another tool's recording"
         )
     return loaded
+
+
+def _phases(path: Path, certificates: Path | None, method: str | None = None) -> Phases:
+    from joulelab.analysis.phases import load_phases
+    from joulelab.calibration.certificate import Store
+
+    if certificates and not certificates.is_dir():
+        raise UserError(f"--certificates {certificates} is no folder")
+    return load_phases(path, Store(certificates) if certificates else None, method)
 
 
 def _summary(phases: Phases) -> dict[str, Any]:
@@ -439,6 +525,7 @@ def _summary(phases: Phases) -> dict[str, Any]:
         "rows": len(table),
         "rows_with_energy": int(table["energy_j"].notna().sum()),
         "channels": list(phases.channels),
+        "certificates": [f"{row['kind']} of {row['channel']}: {row['state']}" for row in phases.certificates],
         "notes": phases.notes,
     }
 
@@ -473,16 +560,15 @@ def _resume(interrupted: RunDir) -> list[RunDir]:
     return sessions(session.parent)[session.name]
 
 
-def _sections(paths: Sequence[Path]) -> list[Section]:
+def _sections(paths: Sequence[Path], certificates: Path | None = None) -> list[Section]:
     from joulelab.analysis.models import fit as fit_phases
-    from joulelab.analysis.phases import load_phases
     from joulelab.analysis.validation import validate as validate_phases
     from joulelab.recording import RunDir
     from joulelab.report.section import Section
 
     made = []
     for path in paths:
-        phases = load_phases(path)
+        phases = _phases(path, certificates)
         run = RunDir(path) if (path / "manifest.json").is_file() else None
         made.append(Section(phases, fit_phases(phases), validate_phases(phases), run))
     return made
@@ -503,6 +589,8 @@ def _conclude(finished: Sequence[RunDir], as_json: bool) -> bool:
     """Analyse and report a session's runs; whether every verdict is a pass."""
     from joulelab.report.text import results
 
+    if not any(run.records("inference") for run in finished):
+        return _conclude_loads(finished, as_json)
     paths = [run.path for run in finished]
     sections = _sections(paths)
     written = _report(sections, _report_path(paths))
@@ -516,6 +604,31 @@ def _conclude(finished: Sequence[RunDir], as_json: bool) -> bool:
     if not as_json:
         print(f"report: {written}")
     return _passed(verdicts)
+
+
+def _conclude_loads(finished: Sequence[RunDir], as_json: bool) -> bool:
+    """What was held back to back, beside the device's last sweep; other loads are for `calibrate`."""
+    from joulelab.report.held import RISING, held
+
+    rows = {str(run.path): held(run, _last_sweep(run)) for run in finished if run.manifest.protocol == "steady"}
+    if as_json:
+        console.show({"runs": [str(run.path) for run in finished], "steady": rows}, True, str)
+        return True
+    for run in finished:
+        print(run.path if str(run.path) in rows else f"{run.path}: 'joulelab calibrate sensor CHANNEL --run' reads it")
+        if found := rows.get(str(run.path)):
+            console.show(found, False, console.table)
+    if rows:
+        print(RISING)
+    return True
+
+
+def _last_sweep(held: RunDir) -> RunDir | None:
+    """The device's last finished run of single inferences."""
+    from joulelab.recording import find_runs
+
+    runs = [run for run in find_runs(held.path.parent.parent) if run.manifest.device == held.manifest.device]
+    return next((run for run in reversed(runs) if run.state == "done" and run.records("inference")), None)
 
 
 def _passed(verdicts: Iterable[Verdict]) -> bool:

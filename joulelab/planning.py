@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.bench import Plan
-from joulelab.protocols.steps import Idle, Infer, Load
+from joulelab.protocols.steps import Idle, Infer, Load, Signature, Step
 from joulelab.recording import RunDir, find_runs
 from joulelab.timebase import SECOND
 
@@ -21,12 +21,11 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
     """Steps and tokens, and from the last finished run of the device what they will take.
 
     `expected_s` is bench time [s]; `precision_percent` is the standard uncertainty of a configuration's mean time. Both
-    are None where the device has no finished run in `folder` yet.
+    are None where the device has no finished run in `folder` yet; steps that all last so long need none.
     """
     steps = plan.steps()
     inferences = [step for step in steps if isinstance(step, Infer)]
-    timed_s = sum(step.seconds for step in steps if isinstance(step, Idle | Load))
-    waiting = timed_s + sum(step.gap_s for step in inferences)
+    waiting = sum(_seconds(step) for step in steps)
     row: dict[str, Any] = {
         "device": plan.device + (" (simulated)" if plan.simulated else ""),
         "protocol": plan.protocol,
@@ -39,6 +38,8 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
         "precision_percent": None,
         "judged_by": "no finished run of it yet",
     }
+    if not inferences:
+        return row | {"expected_s": round(waiting, 1), "judged_by": "its steps"}
     if last := _last_run(plan.device, folder):
         times = _times(last)
         row["expected_s"] = round(waiting + float(_predict(times, [_cell(vars(step)) for step in inferences]).sum()), 1)
@@ -47,9 +48,19 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
     return row
 
 
+def _seconds(step: Step) -> float:
+    """What a step takes by itself, besides single inferences."""
+    if isinstance(step, Signature):
+        return sum(step.pattern)
+    if isinstance(step, Infer):
+        return step.gap_s
+    return step.seconds if isinstance(step, Idle | Load) else 0.0
+
+
 def _last_run(device: str, folder: Path) -> RunDir | None:
+    """The last finished run of a device that has single inferences."""
     runs = [run for run in find_runs(folder) if run.manifest.device == device and run.state == "done"]
-    return runs[-1] if runs else None
+    return next((run for run in reversed(runs) if run.records("inference")), None)
 
 
 def _cell(step: dict[str, Any]) -> Cell:

@@ -46,6 +46,9 @@ class SensorModel:
     after a first-order low-pass of time constant `lowpass_s`. `delay_u_s` is the standard uncertainty of the mean age
     of what is read, delay + window / 2 + lowpass: that is what steps of the load tell, whatever the averaging is.
     Accuracy figures are standard uncertainties; a data-sheet limit a becomes a / sqrt(3) (rectangular, GUM 4.3.7).
+    A reading r of the sensor means (r - offset) / gain. `gain_u_rel` and `offset_u` are independent of each other at
+    the value `pivot`: where the truth is x, they add up to gain_u_rel * (x - pivot) and offset_u. `offset`, `pivot` and
+    `offset_u` of an energy counter are powers: it adds them up while time goes by.
     """
 
     period_s: float | None = None
@@ -57,6 +60,9 @@ class SensorModel:
     delay_u_s: float = 0.0
     resolution: float = 0.0
     noise_u: float = 0.0
+    gain: float = 1.0
+    offset: float = 0.0
+    pivot: float = 0.0
     gain_u_rel: float = 0.0
     offset_u: float = 0.0
     wrap: float | None = None

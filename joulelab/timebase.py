@@ -82,6 +82,8 @@ STEP_NS = 5_000_000
 """The smallest step or suspend that is called one [ns]."""
 SLEW = 500e-6
 """The fastest that the kernel slews wall-clock time (adjtimex(2): 500 ppm)."""
+DRIFT = 2e-4
+"""How fast a crystal may run away from the bench clock: 100 ppm each, so 200 ppm of one another."""
 
 
 def jumps(before: Anchor, after: Anchor) -> dict[str, int]:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.instruments import ina3221, jtop, tegrastats
 from joulelab.instruments.base import Meter
-from joulelab.instruments.probes import ProbeClock
+from joulelab.instruments.probes import BURST, ProbeClock
 from joulelab.quantities import Scope
 from joulelab.recording.formats import jetson_rails
 from joulelab.recording.formats.tegrastats import Power, parse
@@ -380,7 +380,7 @@ class TestAnotherMachine:
                 assert after - before < tegrastats.LATENCY_NS + 3_000_000
         probes = [fields for kind, fields in meter.told if kind == "probe"]
         assert len(probes) == far.asked
-        assert far.asked - tegrastats.BURST >= (far.now - 10**12) / 10**9 * 3.5
+        assert far.asked - BURST >= (far.now - 10**12) / 10**9 * 3.5
         assert all(p["before"] <= p["device"] - far.ahead <= p["after"] for p in probes)
 
     def test_a_clock_that_goes_back_is_told_and_mapped_anew(self) -> None:

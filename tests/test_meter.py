@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from joulelab.instruments.thread import Sampling
 from joulelab.instruments.undo import Undo, left_over
 from joulelab.quantities import Channel, SensorModel
 from joulelab.recording.samples import read_samples
-from joulelab.timebase import BenchNs, MonotonicClock, VirtualClock
+from joulelab.timebase import SECOND, BenchNs, MonotonicClock, VirtualClock
 from joulelab.transports.base import Reply, Transport
 from joulelab.transports.tape import Cassette
 
@@ -158,7 +158,7 @@ class TestRecovery:
 
     def recovery(self, meter: BoxMeter) -> Recovery:
         meter.open()
-        return Recovery(meter, self.clock, lambda: None)
+        return Recovery(meter, self.clock, lambda: None, passing(self.clock))
 
     def test_three_faults_in_a_row_open_it_again(self, meter: BoxMeter) -> None:
         recovery = self.recovery(meter)
@@ -308,7 +308,7 @@ class TestStreamClock:
 def test_hardware_that_is_missing_at_a_reconnect_is_waited_for(meter: BoxMeter) -> None:
     meter.open()
     clock = VirtualClock()
-    recovery = Recovery(meter, clock, lambda: None)
+    recovery = Recovery(meter, clock, lambda: None, passing(clock))
     connect, meter.connect = meter.connect, gone  # type: ignore[method-assign]
     meter.box.faults = [InstrumentFault("wall: unplugged", transient=True)] * 5
     for _ in range(4):
@@ -319,6 +319,11 @@ def test_hardware_that_is_missing_at_a_reconnect_is_waited_for(meter: BoxMeter) 
     recovery.attempt(meter.read)
     assert meter.told[-1][0] == "reconnect"
     meter.close()
+
+
+def passing(clock: VirtualClock) -> Callable[[float], None]:
+    """Lets the clock go on for so many seconds."""
+    return lambda seconds: clock.sleep_until(BenchNs(clock.now() + round(seconds * SECOND)))
 
 
 def until_it_ends(recovery: Recovery, meter: BoxMeter) -> None:

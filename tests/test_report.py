@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,9 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.trust.pictures import FOLDER, draw
+from joulelab.analysis.deconvolution import Deconvolved
+from joulelab.analysis.means import means
 from joulelab.analysis.models import fit
 from joulelab.analysis.phases import reduce
 from joulelab.analysis.validation import validate
+from joulelab.calibration.kernel import Timing
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Kind, Origin, Scope, SensorModel
 from joulelab.recording import Manifest, RunDir
@@ -30,13 +35,16 @@ from joulelab.recording.journal import Journal
 from joulelab.recording.manifest import Instrument
 from joulelab.recording.recorder import create_run, seal_run
 from joulelab.recording.samples import SampleWriter
-from joulelab.report.budget import COMBINED, budgets
+from joulelab.report.budget import ABOVE, COMBINED, MEAN, budgets
+from joulelab.report.certificates import certificates
 from joulelab.report.describe import describe
+from joulelab.report.energies import mean_energies
 from joulelab.report.html import write_report
-from joulelab.report.numbers import DASH, bounded, error, interval, number, percent, quantity
+from joulelab.report.numbers import DASH, bounded, error, expanded, interval, number, percent, quantity
 from joulelab.report.plots import in_order
 from joulelab.report.power import MEANS, read_power
-from joulelab.report.section import Section
+from joulelab.report.section import Section, uncertified
+from joulelab.report.slow import slow_channels, unfolded
 from joulelab.report.text import results
 from joulelab.report.trace import stretch, trace
 from joulelab.report.words import NO_METER, dropped, why
@@ -66,7 +74,7 @@ MANIFEST = Manifest(
     stanza={"driver": "host", "engine": {"driver": "llama-server"}},
     engine={"model": "llama-100m", "quant": "q8_0", "threads": 1, "batch": 1},
     instruments=(
-        Instrument("wall", "scpi/test", {}, 100 * MS, (WALL,)),
+        Instrument("wall", "scpi/test", {}, 5 * MS, (WALL,)),
         Instrument("rails", "tegrastats", {}, 200 * MS, (RAIL,)),
         Instrument("rapl", "powercap", {}, 10 * MS, (PACKAGE,)),
     ),
@@ -84,6 +92,8 @@ def write_run(folder: Path, manifest: Manifest = MANIFEST, outcome: str | None =
     journal.append(BenchNs(0), "start", anchor={"bench": 0, "boot": 0, "wall": 0, "boot_id": "x"})
     journal.append(BenchNs(2 * SECOND), "idle", step=0, start=0, stop=2 * SECOND)
     edges = infer(journal)
+    end = edges[-1][1]
+    journal.append(BenchNs(end + 2 * SECOND), "idle", step=99, start=end, stop=end + 2 * SECOND)
     for instrument in manifest.instruments:
         sample(path, instrument, edges)
     journal.append(BenchNs(5 * SECOND), "gap", instrument="wall", start=HOLE[0], stop=HOLE[1], missed=2)
@@ -116,18 +126,24 @@ def infer(journal: Journal) -> list[tuple[int, int, float]]:
 
 
 def sample(run: Path, instrument: Instrument, edges: Sequence[tuple[int, int, float]]) -> None:
-    """Readings of what the device draws; there are none in the hole."""
-    time = np.arange(0, edges[-1][1] + 2 * SECOND, instrument.interval_ns)
-    power = np.full(len(time), IDLE_W)
-    for start, stop, watts in edges:
-        power[(time >= start) & (time < stop)] = watts
-    power += 0.1 * np.random.default_rng(1).standard_normal(len(time))
+    """Readings of what the device draws, as the sensor averages and holds it; there are none in the hole."""
     (channel,) = instrument.channels
+    assert instrument.interval_ns
+    sensor, period = channel.sensor, round((channel.sensor.period_s or 1e-3) * SECOND)
+    fine = np.arange(0, edges[-1][1] + 2 * SECOND, MS)
+    power = np.full(len(fine), IDLE_W)
+    for start, stop, watts in edges:
+        power[(fine >= start) & (fine < stop)] = watts
+    joules = np.cumsum(power) * MS / SECOND
+    time = fine[:: instrument.interval_ns // MS]
+    until, window = time // period * period // MS, round(max(sensor.window_s, 1e-3) * SECOND) // MS
+    values = (joules[until] - joules[np.maximum(until - window, 0)]) / (window * MS / SECOND)
+    values += 0.1 * np.random.default_rng(1).standard_normal(len(fine))[until]
     if channel.kind is Kind.COUNTER:
-        power = np.cumsum(power) * instrument.interval_ns / SECOND % WRAP_J
+        values = joules[until] % WRAP_J
     kept = (time <= HOLE[0]) | (time >= HOLE[1])
     writer = SampleWriter(run / "samples" / f"{instrument.name}.arrows", [channel.name])
-    writer.append(Block(time[kept], time[kept] + 1000, None, power[None, kept]))
+    writer.append(Block(time[kept], time[kept] + 1000, None, values[None, kept]))
     writer.close()
 
 
@@ -201,7 +217,7 @@ def test_page_needs_nothing_from_elsewhere(page: Page) -> None:
 
 
 def test_pictures_are_whole_and_said_in_words(page: Page) -> None:
-    assert len(page.pictures) == 3 + 2 + 2
+    assert len(page.pictures) == 4 + 2 + 2
     for picture in page.pictures:
         assert ElementTree.fromstring(picture).tag.endswith("svg")
         assert not re.search(r'href="(?!#)', picture)
@@ -211,6 +227,7 @@ def test_pictures_are_whole_and_said_in_words(page: Page) -> None:
 def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
     said = (
         ("power [W]", "time since the start of the run [s]", "prefill", "decode", "wall.power [W], wall, measured"),
+        ("rails.VDD_GPU, measured", "read", "deconvolved", "time since the inference began [s]", "power [W]"),
         ("measured time [s]", "predicted energy [J]", "1:1", "within the limit", "history 0", "history 512"),
         ("prompt length [tokens]", "output length [tokens]", "inference, in the order that they ran"),
     )
@@ -229,6 +246,10 @@ def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
         "wall: no answer in 1 s",
         "61.2 µs",
         "absolute joules uncertified",
+        "✗ none",
+        "Mean energies",
+        "how slowly the power follows the load",
+        "Fitted with the power: a lag of",
         "24 configurations, 32 needed",
         "combined",
         "interrupted: it has no seal",
@@ -352,17 +373,95 @@ def test_errors_in_order_are_of_every_inference(section: Section) -> None:
 
 
 def test_budget_has_the_largest_cause_first(section: Section) -> None:
-    (wall,) = (budget for budget in budgets(section.phases) if budget.channel == "wall.power")
-    causes = wall.terms.drop(COMBINED)["total"]
-    assert causes.is_monotonic_decreasing
-    assert wall.terms.loc[COMBINED, "total"] >= causes.iloc[0] > 0
+    found = budgets(section.phases, means(section.phases))
+    (wall,) = (budget for budget in found if budget.channel == "wall.power")
+    causes = wall.terms.drop(COMBINED)
+    assert causes.max(axis=1).is_monotonic_decreasing
+    assert (wall.terms.loc[COMBINED] >= causes.median()).all()
+    assert (causes.T["baseline"] > 0).tolist() == [of == ABOVE for of, _ in wall.columns]
+    assert wall.coverage[MEAN, "total"] > 1.96
 
 
 def test_describe_is_json(section: Section) -> None:
     assert section.run
     told = json.dumps(describe(section.run, section.phases), allow_nan=False)
     assert "wall: no answer in 1 s" in told
-    assert "wall.power, total:" in told
+    assert "wall.power, total, one inference:" in told
+    assert "for 95 %), from " in told
+
+
+def test_terms_of_a_budget_stand_largest_first(section: Section) -> None:
+    assert section.run
+    for line in describe(section.run, section.phases)["Uncertainty"]:
+        figures = [float(x) for x in re.findall(r"([0-9.]+) %", line.partition("from ")[2])]
+        assert figures == sorted(figures, reverse=True)
+
+
+def test_means_have_an_interval_and_its_factor(section: Section) -> None:
+    found = mean_energies(means(section.phases))["wall.power"]
+    assert list(found) == ["prefill", "decode", "total"]
+    (prefill,) = (row for row in found["prefill"] if row["tokens"] == "512+256")
+    assert re.fullmatch(r"[0-9.]+ ± [0-9.]+ J", prefill["energy"])
+    assert prefill["repeats"] == str(3 * REPEATS)
+    assert float(prefill["k"]) >= 1.96
+
+
+CERTIFICATE = {
+    "channel": "wall.power",
+    "kind": "gain",
+    "hash": "ab" * 32,
+    "made": "2026-01-01T00:00:00+00:00",
+    "valid_until": "2027-01-01T00:00:00+00:00",
+    "simulated": False,
+    "note": "",
+}
+EXPIRED = {"state": "expired", "note": "it was valid until 2026-01-01, the run is of 2026-01-02"}
+LOST = {"state": "missing", "note": "the run does not hold it", "made": None, "valid_until": None, "simulated": None}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "certified"),
+    [
+        ({"state": "valid"}, ["✓ valid", "abababababab", "2027-01-01", "measured"], True),
+        ({"state": "valid", "simulated": True}, ["✓ valid", "simulated"], True),
+        ({"state": "valid", "kind": "clock"}, ["✓ valid", "✗ none"], False),
+        (EXPIRED, ["✗ expired", EXPIRED["note"]], False),
+        (LOST, ["✗ missing", LOST["note"]], False),
+    ],
+)
+def test_certificates_say_whether_they_hold(
+    section: Section, changed: dict[str, Any], said: list[str], certified: bool
+) -> None:
+    phases = replace(section.phases, certificates=[CERTIFICATE | changed])
+    its = [text for row in certificates(phases) if row["channel"] == "wall.power" for text in row.values()]
+    assert set(said) <= set(its)
+    assert ("wall.power" not in uncertified(phases)) == certified
+    assert "rails.VDD_GPU" in uncertified(phases)
+
+
+def deconvolved(readings: int) -> Deconvolved:
+    """What a fit could have found of the run: noise of standard deviation 1 W about a steady power."""
+    t_ns = np.linspace(0, 60 * SECOND, readings).astype(np.int64)
+    fitted = np.full(readings, DECODE_W)
+    read = fitted + np.random.default_rng(1).standard_normal(readings)
+    steps = np.arange(0, 61, 3) * SECOND
+    noise, power = np.ones(readings), np.full(len(steps) - 1, DECODE_W)
+    return Deconvolved(t_ns, read, fitted, noise, steps, power, Timing(0.1, 1.0), 0.0031, 0.02)
+
+
+def test_slow_channel_shows_readings_steps_and_residuals(section: Section) -> None:
+    assert section.run
+    picture = unfolded(section.run, "rails.VDD_GPU", deconvolved(2500))
+    drawn = base64.b64decode(picture.uri.partition(",")[2]).decode()
+    assert "<!-- read minus fitted" in drawn
+    assert len(drawn) < 400_000
+    assert "lag of 600.0 ± 3.1 ms, an averaging window of 1.000 ± 0.020 s" in picture.caption
+    assert "One residual in 3 is drawn." in picture.caption
+    assert int(re.findall(r"here (\d+) %", picture.caption)[0]) == pytest.approx(95, abs=2)
+
+
+def test_slow_channels_are_those_deconvolved(section: Section) -> None:
+    assert slow_channels(section.phases) == ["rails.VDD_GPU"]
 
 
 def printed(sections: Sequence[Section], width: int) -> str:
@@ -403,6 +502,14 @@ def test_quantity(value: float | None, unit: str, written: str) -> None:
     assert quantity(value, unit) == written
 
 
+@pytest.mark.parametrize(
+    ("value", "half_width", "written"),
+    [(12.345, 0.123, "12.35 ± 0.12 J"), (0.5, 0.0312, "500 ± 31 mJ"), (2.0, float("nan"), "2.00 J"), (None, 1.0, DASH)],
+)
+def test_expanded_has_the_digits_of_its_uncertainty(value: float | None, half_width: float, written: str) -> None:
+    assert expanded(value, half_width, "J") == written
+
+
 def test_bounded_shows_the_width_of_a_narrow_interval() -> None:
     assert bounded(0.0131534, (0.0131349, 0.0131718), "s/pass") == ("13.153", "[13.135, 13.172]", "ms/pass")
     assert bounded(None, None, "s") == (DASH, DASH, "s")
@@ -422,3 +529,22 @@ def test_error(value: float, written: str) -> None:
 def test_number_keeps_three_digits(value: float) -> None:
     assert float(number(value)) == pytest.approx(value, rel=5.1e-3)
     assert "e" not in number(value)
+
+
+def places(drawn: str) -> tuple[str, list[float]]:
+    """A picture without its places, sizes and names of parts; and places and sizes."""
+    drawn = re.sub(r"\b[mp][0-9a-f]{10}\b", "part", drawn)
+    number = r"-?\d+\.?\d*(?:e-?\d+)?"
+    return re.sub(number, "#", drawn), [float(x) for x in re.findall(number, drawn)]
+
+
+def test_pictures_of_the_docs_are_what_is_drawn_now(tmp_path: Path) -> None:
+    for path in draw(tmp_path):
+        committed = (FOLDER / path.name).read_text()
+        says = f"{path.name} changed: look at what 'python -m benchmarks.trust.pictures' draws, and commit it"
+        form, values = places(path.read_text())
+        expected_form, expected = places(committed)
+        assert form == expected_form, says
+        assert values == pytest.approx(expected, abs=0.1), says
+        assert len(committed) < 80_000
+        assert f"pictures/{path.name}" in (FOLDER.parent / "slow-sensors.md").read_text()

@@ -27,7 +27,7 @@ version: 1
 devices:
   phone: {driver: simulated, profile: phone}
 protocols:
-  sweep: {history: [0, 64], prompt: [8], decode: [1, 8], repeats: 3, idle: 2 s, warmup: 1}
+  sweep: {history: [0, 64], prompt: [8], decode: [1, 8], repeats: 3, idle: 2 s, warmup: 1, signature: 0 s}
 """
 
 
@@ -70,8 +70,8 @@ def never() -> bool:
     return False
 
 
-def run_of(tmp_path: Path) -> RunDir:
-    return next(find_runs(tmp_path))
+def run_of(folder: Path) -> RunDir:
+    return next(find_runs(folder))
 
 
 def test_a_transient_fault_is_retried_and_journalled(plan: Plan, tmp_path: Path, stumble: Callable[..., None]) -> None:
@@ -125,6 +125,20 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
     run = run_of(tmp_path)
     assert run.state == "interrupted"
     assert len(run.records("inference")) == 6
+
+
+def test_a_resumed_run_has_each_load_and_signature_once(tmp_path: Path, stumble: Callable[..., None]) -> None:
+    (tmp_path / "lab.yaml").write_text(LAB.replace("signature: 0 s", "signature: 2 s"))
+    plan = Plan.from_lab(load_lab(tmp_path / "lab.yaml"), "phone", "sweep")
+    whole = record(plan, tmp_path / "whole" / "s", never, lambda _: None)
+    calls = len(whole.records("inference")) + sum(len(r["inferences"]) for r in whole.records("signature"))
+    stumble(lambda call: OSError(28, "No space left on device") if call == calls // 2 else None)
+    with pytest.raises(JoulelabError, match="cannot be written on"):
+        record(plan, tmp_path / "cut" / "s", never, lambda _: None)
+    stumble(lambda _call: None)
+    run = resume(run_of(tmp_path / "cut"), never, lambda _: None)
+    assert run.records("signature") == whole.records("signature")
+    assert len(run.records("signature")) == 2
 
 
 @pytest.mark.parametrize("boot_id", ["before", None])

@@ -37,7 +37,7 @@ MAP = """columns:
   output: {column: o}
   duration_s: {column: ms, unit: ms}
   energy_j: {column: mj, unit: mJ}
-channel: {name: meter, scope: wall, period: 100 ms, gain_u: 1 %}
+channel: {name: meter, scope: wall, period: 1 ms, gain_u: 1 %}
 """
 
 
@@ -51,7 +51,7 @@ def test_units_are_converted_and_parquet_reads_the_same(tmp_path: Path) -> None:
     phases = imported(tmp_path)
     assert phases.table["duration_s"].tolist() == pytest.approx([0.0105, 0.0205])
     assert phases.table["energy_j"].tolist() == pytest.approx([1.0, 2.0])
-    assert phases.channels["meter"].sensor == SensorModel(period_s=0.1, gain_u_rel=0.01)
+    assert phases.channels["meter"].sensor == SensorModel(period_s=0.001, gain_u_rel=0.01)
     pd.read_csv(tmp_path / "t.csv").to_parquet(tmp_path / "t.parquet")
     same = import_table(tmp_path / "t.parquet", tmp_path / "map.yaml").table.assign(run="t.csv")
     pd.testing.assert_frame_equal(same, phases.table)

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from benchmarks.backbone.simulated import plans, recorded
 from benchmarks.row import Row
 from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.fitting import solve
-from joulelab.analysis.models import LEVEL, Model, PhaseModel, fit
+from joulelab.analysis.models import Model, PhaseModel, fit
 from joulelab.analysis.phases import reduce
 from joulelab.bench import Plan
 from joulelab.calibration.integrals import Floats
@@ -99,11 +98,9 @@ def _estimate(model: Model, case: Case, part: PhaseModel) -> Estimate:
     points = case.points(part.phase)
     design = part.form.design(points)
     beta = np.array([coefficient.value for coefficient in part.coefficients])
-    t = stats.t.ppf((1 + LEVEL) / 2, len(points) - len(beta))
-    half = t * np.sqrt(np.einsum("nk,kl,nl->n", design, np.array(part.covariance), design))
     of = points.assign(of=model.channel or TIME, phase=part.phase)
     beta_half = np.array([coefficient.high for coefficient in part.coefficients]) - beta
-    return Estimate(model.target, pd.MultiIndex.from_frame(of[KEYS]), design, beta, beta_half, half)
+    return Estimate(model.target, pd.MultiIndex.from_frame(of[KEYS]), design, beta, beta_half, part.half_width(points))
 
 
 def _truth(run: RunDir) -> pd.Series[float]:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from joulelab.analysis.attribution import Edges
+from joulelab.calibration.activity import Span, Timeline
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.quantities import Channel
 from joulelab.recording.samples import schema
@@ -77,6 +79,17 @@ def play(workload: Workload, channel: Channel, interval_s: float, seed: int, pha
     table = pa.table([polls, polls, stamps, values], schema=schema([channel.name]))
     joules = np.diff(trace.energy(edges.ravel()).reshape(edges.shape), axis=1)
     return Played(edges, joules, table, meter.interval_ns)
+
+
+def edges_of(played: Played, late_s: float = 0.0) -> Edges:
+    """The prefills, then the decodes, as a server tells them whose inner edges are `late_s` too late."""
+    start, first, stop = played.edges.T + np.array([[0], [round(late_s * SECOND)], [0]])
+    spans: list[Span] = []
+    for begin, inner, end in zip(start.tolist(), first.tolist(), stop.tolist(), strict=True):
+        spans += [(begin, inner, ("prefill",)), (inner, end, ("decode",))]
+    begins, ends = np.concatenate([start, first]), np.concatenate([first, stop])
+    boundary_u_s = np.repeat([late_s, -late_s], len(start))
+    return Edges(begins, ends, boundary_u_s, np.tile(np.arange(len(start)), 2), Timeline.of(spans))
 
 
 def _trace(workload: Workload, edges: Ints, luck: Floats) -> Trace:

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from joulelab.analysis.budget import TERMS, Signal, budget
-from joulelab.calibration.integrals import NS, Floats, Ints, from_first, gained, integral, steps
-from joulelab.calibration.readings import readings
+from joulelab.analysis.budget import slow_budget
+from joulelab.analysis.deconvolution import FEWEST, solve
+from joulelab.analysis.direct import direct
+from joulelab.analysis.edges import OK, Attribution, Edges, Source
+from joulelab.analysis.solved import Energies, phase_energies
+from joulelab.calibration.integrals import NS, Floats, Ints
+from joulelab.calibration.readings import Readings
+from joulelab.errors import UserError
 from joulelab.quantities import Channel, Kind
+from joulelab.registry import nearest
 
-OK = "ok"
-BRIDGED = 0.05
-"""The part of a phase that a gap in a gauge's readings may take up."""
+__all__ = ["OK", "Attribution", "Edges", "Source", "attribute", "attribute_source"]
 
-
-@dataclass(frozen=True)
-class Edges:
-    """The edges of phases [ns], and the standard uncertainty [s] of the inner edge between prefill and decode.
-
-    `boundary_u_s` is positive where the inner edge is the phase's stop and negative where it is its start: what the
-    prefill gains by a later edge the decode loses.
-    """
-
-    start_ns: Ints
-    stop_ns: Ints
-    boundary_u_s: Floats
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """Energies [phases] in J, NaN where `status` says why, and the signed terms [phases] of their budget in J."""
-
-    method: str
-    energy_j: Floats
-    budget: dict[str, Floats]
-    status: NDArray[np.object_]
-
-    @property
-    def energy_u_j(self) -> Floats:
-        """The combined standard uncertainty; the terms have causes that are independent of one another (GUM 5.1.2)."""
-        return np.asarray(np.sqrt(np.sum([term**2 for term in self.budget.values()], axis=0)))
+METHODS = ("integrate", "counter", "deconvolve")
+UNSEEN = 0.5
+"""The part of a phase that a gap may take up where the phase is known from its like, too."""
+UNDETERMINED = 0.25
+"""A greater relative standard uncertainty is no measurement."""
+TOO_SLOW = "too slow a sensor: repeat the phase back to back, add repeats, or use a faster meter"
+RAMP_OR_LAG = "lag and ramp of the power look alike: certify the sensor against a faster meter, or repeat back to back"
 
 
 def attribute(
@@ -54,63 +38,86 @@ def attribute(
     edges: Edges,
     gaps: Sequence[tuple[int, int]],
     overranges: Sequence[tuple[int, int]] = (),
+    method: str | None = None,
 ) -> Attribution:
-    """The energy of each phase on one channel, a power gauge [W] or an energy counter [J].
+    """The energy of each phase on one channel; see `Source` and `attribute_source`."""
+    return attribute_source(Source(channel.name, channel, interval_ns, samples, gaps, overranges), edges, method)
 
-    `samples` is the `pyarrow.Table` of the channel's instrument, polled every `interval_ns` (None: it streams); `gaps`
-    and `overranges` are what was journalled of it [ns], in order. A phase gets no energy where the readings cannot
-    resolve it (it must hold a whole averaging window, however the sensor's updates fall), or where the meter was over
-    its range or changed it.
+
+def attribute_source(source: Source, edges: Edges, method: str | None = None) -> Attribution:
+    """The energy of each phase on one channel.
+
+    A phase gets no energy where the readings cannot resolve it (without deconvolution it must hold a whole averaging
+    window, however the sensor's updates fall; with it, it must come out to `UNDETERMINED`), or where the meter was over
+    its range or changed it. All phases of an inference are attributed alike: those of short ones, or of all inferences
+    where `method` says so, by deconvolution. UserError where there is no such method.
     """
-    sensor, gauge = channel.sensor, channel.kind is Kind.GAUGE
-    method = "integrate" if gauge else "counter"
-    found = readings(channel, interval_ns, samples)
-    if len(found.t_ns) < 2:
-        nothing = np.full(len(edges.start_ns), np.nan)
-        return Attribution(method, nothing, dict.fromkeys(TERMS, nothing), np.full(len(nothing), "no readings", object))
-    t, start, stop = from_first(found.t_ns, edges.start_ns, edges.stop_ns)
-    signal = Signal(t, start, stop, found, max(sensor.period_s or 0.0, (interval_ns or 0) * NS))
-    values = found.values
-    energy = integral(t, start, stop, values) if gauge else gained(t, start, stop, steps(values, sensor.wrap))
-    lost, over = (np.array(spans, np.int64).reshape(-1, 2) - found.t_ns[0] for spans in (gaps, overranges))
-    status = _status(channel, signal, np.isnan(energy), lost)
-    status[_meets(over, start, stop)] = "over the meter's range, or its range changed"
-    energy = np.where(status == OK, energy, np.nan)
-    return Attribution(method, energy, budget(channel, signal, edges.boundary_u_s, energy), status)
+    if method not in {None, *METHODS}:
+        raise UserError(f"{method!r} is no method{nearest(str(method), METHODS)}")
+    found = source.readings()
+    followed = direct(source, found, edges)
+    slow = _slow(source, edges, method)
+    if edges.timeline is None or not slow.any() or len(found.values) < FEWEST:
+        return followed
+    return _deconvolved(source, found, edges, slow, followed)
 
 
-def _status(channel: Channel, signal: Signal, uncovered: NDArray[np.bool_], gaps: Ints) -> NDArray[np.object_]:
-    resolved_s = signal.spacing_s + (channel.sensor.window_s if channel.kind is Kind.GAUGE else 0.0)
-    status = np.full(len(uncovered), OK, object)
-    status[(signal.stop - signal.start) * NS < resolved_s] = f"shorter than the sensor resolves ({resolved_s:g} s)"
-    status[uncovered] = "not covered by readings"
-    status[_cut(channel, signal, gaps)] = "a gap in the readings"
-    return status
+def _slow(source: Source, edges: Edges, method: str | None) -> NDArray[np.bool_]:
+    """Which phases to deconvolve."""
+    if edges.inference is None:
+        return np.zeros(len(edges.start_ns), bool)
+    own = edges.inference >= 0
+    followed = "integrate" if source.channel.kind is Kind.GAUGE else "counter"
+    if method in {"deconvolve", followed}:
+        return own & (method == "deconvolve")
+    shortest = np.full(edges.inference.max(initial=-1) + 1, np.inf)
+    np.minimum.at(shortest, edges.inference[own], ((edges.stop_ns - edges.start_ns) * NS)[own])
+    return own & (np.append(shortest, np.inf)[edges.inference] < source.slow_s)
 
 
-def _cut(channel: Channel, signal: Signal, gaps: Ints) -> NDArray[np.bool_]:
-    """Which phases a gap cuts, journalled or not: one of more than a sensor period, since a shorter one loses nothing.
+def _deconvolved(
+    source: Source, found: Readings, edges: Edges, slow: NDArray[np.bool_], followed: Attribution
+) -> Attribution:
+    """What was `followed`, with the `slow` phases deconvolved."""
+    assert edges.timeline is not None
+    lost = source.lost(found)
+    solved = solve(source.channel, found, edges.timeline, lost, certified=source.certified)
+    start, stop, boundary_u_s = edges.start_ns[slow], edges.stop_ns[slow], edges.boundary_u_s[slow]
+    energies = phase_energies(solved, start, stop, boundary_u_s)
+    terms = slow_budget(source.channel, np.asarray((stop - start) * NS), energies)
+    status = _slow_status(source, energies, terms, lost, start, stop)
+    energy, shared = np.where(status == OK, energies.energy_j, np.nan), energies.shared
+    rows = sparse.csr_array(
+        (np.ones(len(start)), (np.flatnonzero(slow), np.arange(len(start)))), (len(slow), len(start))
+    )
+    known = sparse.diags_array((status == OK).astype(float))
 
-    A counter goes on counting, so that only a gap at an edge matters. A gauge's gap is bridged by a straight line where
-    it is a small part of the phase; what that may err by is in the sampling term.
-    """
-    t, start, stop = signal.t, signal.start, signal.stop
-    lossy = gaps[gaps[:, 1] - gaps[:, 0] > (channel.sensor.period_s or 0.0) / NS]
-    last = np.flatnonzero(np.diff(t) > 2.5 * signal.spacing_s / NS)
-    silent = np.stack([t[last], t[last + 1]], axis=1)
-    if channel.kind is Kind.COUNTER:
-        edges = [_meets(holes, edge, edge) for holes in (lossy, silent) for edge in (start, stop)]
-        return np.asarray(np.any(edges, axis=0))
-    cut = np.zeros(len(start), bool)
-    for begin, end in (*lossy, *silent):
-        cut |= np.minimum(end, stop) - np.maximum(begin, start) > BRIDGED * (stop - start)
-    return cut
+    def into(whole: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
+        whole = whole.copy()
+        whole[slow] = part
+        return whole
+
+    return Attribution(
+        into(followed.method, np.full(len(start), "deconvolve", object)),
+        into(followed.energy_j, energy),
+        {name: into(followed.budget[name], np.where(status == OK, term, np.nan)) for name, term in terms.items()},
+        into(followed.status, status),
+        sparse.csr_array(rows @ known @ shared),
+    )
 
 
-def _meets(holes: NDArray[Any], start: Floats, stop: Floats) -> NDArray[np.bool_]:
-    """Whether one of the `holes` [k, 2], in order and disjoint, meets each span."""
-    if not len(holes):
-        return np.zeros(len(start), bool)
-    following = np.searchsorted(holes[:, 1], start)
-    first = np.minimum(following, len(holes) - 1)
-    return np.asarray((following < len(holes)) & (holes[first, 0] <= stop))
+def _slow_status(
+    source: Source, found: Energies, terms: dict[str, Floats], lost: Ints, start: Ints, stop: Ints
+) -> NDArray[np.object_]:
+    """Why a deconvolved phase has no energy, with what to change."""
+    status = np.full(len(start), OK, object)
+    known = UNDETERMINED * np.maximum(found.energy_j, 0.0)
+    doubt = np.sqrt(np.sum([terms[name] ** 2 for name in ("noise", "ramp", "model", "boundary")], axis=0))
+    status[doubt > known] = TOO_SLOW
+    status[np.abs(terms["ramp"]) > known] = RAMP_OR_LAG
+    status[~found.sound] = "not covered by readings"
+    for begin, end in lost:
+        seen = np.minimum(end, stop) - np.maximum(begin, start)
+        status[seen > UNSEEN * (stop - start)] = "a gap in the readings"
+    refused = source.refused(start, stop)
+    return np.where(refused == OK, status, refused)

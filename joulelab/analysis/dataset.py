@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import sparse
 
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
@@ -44,8 +46,9 @@ SCHEMA = pa.schema(
 """The columns in their order, each quantity with its unit in the field's metadata. Unknown is null."""
 SUBJECT = ("device", "model", "quant", "engine", "mode", "batch", "threads")
 """What a measurement is of: rows that differ in one of these are never pooled."""
-SYSTEMATIC = ("gain", "offset", "clock", "lag")
+SYSTEMATIC = ("gain", "offset", "clock", "lag", "ramp", "model")
 """The terms of the budget that err alike in every row of a channel."""
+_SHARED, _CSR = "shared_", ("data", "indices", "indptr", "shape")
 _TO_PANDAS = {_WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), _TEXT: pd.StringDtype(na_value=np.nan)}
 
 
@@ -60,7 +63,10 @@ class Phases:
 
     `channels` by "instrument.channel"; `notes` say what was left out and why; `idle` has the idle power of each `run`
     and `channel`: `idle_w`, `idle_u_w` (the spread over the idle steps, a standard deviation) and `steps`; `budget`
-    has a signed column [J] for each term of the uncertainty and a row for each of the table's.
+    has a signed column [J] for each term of the uncertainty and a row for each of the table's; `shared` [rows, factors]
+    says in J how the noise of rows that were estimated together is correlated: its covariance is shared @ shared.T. The
+    noise of rows without an entry there is independent. `certificates` has a row for each certificate that was looked
+    at, as `calibration.certificate.Calibrated` has them.
     """
 
     table: pd.DataFrame
@@ -68,6 +74,8 @@ class Phases:
     notes: list[str] = field(default_factory=list)
     idle: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IDLE))
     budget: pd.DataFrame | None = None
+    shared: sparse.csr_array | None = None
+    certificates: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write `phases.parquet`, whole or not at all, and `phases.cov.npz` where the rows have a budget.
@@ -79,6 +87,7 @@ class Phases:
             "channels": {name: channel.to_json() for name, channel in self.channels.items()},
             "notes": self.notes,
             "idle": json.loads(self.idle.to_json(orient="records", double_precision=15)),
+            "certificates": self.certificates,
         }
         table = pa.Table.from_pandas(self.table, SCHEMA, preserve_index=False)
         try:
@@ -88,7 +97,7 @@ class Phases:
             pq.write_table(table.replace_schema_metadata({"joulelab": json.dumps(about)}), draft)
             if self.budget is not None:
                 terms, loads = np.array(self.budget.columns, "U"), self.budget.to_numpy()
-                np.savez_compressed(folder / COVARIANCE, terms=terms, loads=loads)
+                np.savez_compressed(folder / COVARIANCE, terms=terms, loads=loads, **_arrays(self.shared))
             draft.rename(folder / FILE)
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
@@ -96,20 +105,33 @@ class Phases:
     def covariance(self, rows: Sequence[int]) -> Floats:
         """The covariance [rows, rows] in J^2 of the energies of some rows.
 
-        Each term is one random number times its column of the budget. The systematic terms share theirs over all rows
-        of a channel; the boundary's over the phases of an inference, where prefill and decode have it with opposite
-        sign; the others have one a row.
+        Each term is one random number times its column of the budget, or for noise that is `shared` one a factor. The
+        systematic terms share theirs over all rows of a channel; the boundary's over the phases of an inference, where
+        prefill and decode have it with opposite sign; the others have one a row.
         """
         assert self.budget is not None
         table, budget = self.table.iloc[list(rows)], self.budget.iloc[list(rows)]
         channel = pd.factorize(table["channel"])[0]
         inference = table.groupby(["run", "inference", "channel"], dropna=False).ngroup().to_numpy()
-        shared = dict.fromkeys(SYSTEMATIC, channel) | {"boundary": inference}
+        alike = dict.fromkeys(SYSTEMATIC, channel) | {"boundary": inference}
         total = np.zeros((len(table), len(table)))
         for term, load in budget.items():
-            group = shared.get(str(term), np.arange(len(table)))
+            group = alike.get(str(term), np.arange(len(table)))
             total += np.outer(load, load) * (group[:, None] == group)
+        if self.shared is not None:
+            factors = self.shared[list(rows)]
+            total += (factors @ factors.T).toarray() - np.diag(np.where(together(factors), budget["noise"] ** 2, 0.0))
         return total
+
+
+def together(shared: sparse.csr_array) -> NDArray[np.bool_]:
+    """Which rows [rows] have noise that they share with others."""
+    return np.diff(shared.indptr) > 0
+
+
+def _arrays(shared: sparse.csr_array | None) -> dict[str, Any]:
+    """`shared` as plain arrays."""
+    return {} if shared is None else {_SHARED + name: getattr(shared, name) for name in _CSR}
 
 
 def read_dataset(path: Path) -> Phases:
@@ -126,27 +148,54 @@ def read_dataset(path: Path) -> Phases:
         raise DataInvalid(f"{path} has format {about['version']}, this joulelab reads up to {VERSION}: update joulelab")
     channels = {name: Channel.from_json(channel) for name, channel in about["channels"].items()}
     idle = pd.DataFrame(about["idle"], columns=IDLE)
-    return Phases(to_frame(table), channels, about["notes"], idle, _read_budget(file.with_name(COVARIANCE)))
+    budget, shared = _read_budget(file.with_name(COVARIANCE))
+    certificates = about.get("certificates", [])
+    return Phases(to_frame(table), channels, about["notes"], idle, budget, shared, certificates)
 
 
-def _read_budget(file: Path) -> pd.DataFrame | None:
+def _read_budget(file: Path) -> tuple[pd.DataFrame | None, sparse.csr_array | None]:
+    """The budget and what its noise shares, as far as there are such."""
     if not file.is_file():
-        return None
+        return None, None
     with np.load(file, allow_pickle=False) as stored:
-        return pd.DataFrame(stored["loads"], columns=stored["terms"].tolist())
+        budget = pd.DataFrame(stored["loads"], columns=stored["terms"].tolist())
+        if _SHARED + "data" not in stored:
+            return budget, None
+        data, indices, indptr, shape = (stored[_SHARED + name] for name in _CSR)
+    return budget, sparse.csr_array((data, indices, indptr), tuple(shape))
 
 
 def merge(datasets: Sequence[Phases]) -> Phases:
     """Datasets as one. DataInvalid where a channel of one name is not the same channel in all of them."""
-    budgets = [pd.DataFrame(index=d.table.index) if d.budget is None else d.budget for d in datasets]
-    budget = pd.concat(budgets, ignore_index=True)
     return Phases(
         pd.concat([dataset.table for dataset in datasets], ignore_index=True),
         same_channels([dataset.channels for dataset in datasets]),
         [note for dataset in datasets for note in dataset.notes],
         pd.concat([dataset.idle for dataset in datasets], ignore_index=True),
-        None if budget.columns.empty else budget,
+        _merge_budgets(datasets),
+        merge_shared([(dataset.shared, len(dataset.table)) for dataset in datasets]),
+        [row for dataset in datasets for row in dataset.certificates],
     )
+
+
+def _merge_budgets(datasets: Sequence[Phases]) -> pd.DataFrame | None:
+    """A term that one dataset knows and another does not is 0 in the other; without a budget all are unknown."""
+    terms = dict.fromkeys(term for d in datasets if d.budget is not None for term in d.budget)
+    budgets = [
+        pd.DataFrame(np.nan, d.table.index, list(terms))
+        if d.budget is None
+        else d.budget.reindex(columns=list(terms), fill_value=0.0)
+        for d in datasets
+    ]
+    return pd.concat(budgets, ignore_index=True) if terms else None
+
+
+def merge_shared(parts: Sequence[tuple[sparse.csr_array | None, int]]) -> sparse.csr_array | None:
+    """What the noise of tables of so many rows each shares, one below the other; they share nothing with each other."""
+    if all(shared is None for shared, _ in parts):
+        return None
+    blocks = [sparse.csr_array((rows, 0)) if shared is None else shared for shared, rows in parts]
+    return sparse.csr_array(sparse.block_diag(blocks, format="csr"))
 
 
 def same_channels(several: Iterable[dict[str, Channel]]) -> dict[str, Channel]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 
 from joulelab.analysis.forms import Form, candidates
 from joulelab.calibration.integrals import Floats, Ints
@@ -106,13 +104,3 @@ def scale(X: Floats, y: Floats) -> Floats:
     """
     fitted = X @ np.linalg.lstsq(X / y[:, None], np.ones_like(y), rcond=None)[0]
     return fitted if fitted.min() > 0 else y
-
-
-def covariance(X: Floats, y: Floats) -> Floats:
-    """The coefficients' covariance, robust to errors of unequal variance and to what the form misses.
-
-    HC3 (MacKinnon and White 1985, doi 10.1016/0304-4076(85)90158-7), which does not come out small for few points.
-    """
-    size = scale(X, y)
-    fit: Any = sm.OLS(y / size, X / size[:, None]).fit(cov_type="HC3")
-    return np.asarray(fit.cov_params())

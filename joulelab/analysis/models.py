@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from joulelab.analysis.cases import KEYS, Case, cases
-from joulelab.analysis.dataset import SYSTEMATIC, Phases
-from joulelab.analysis.fitting import Fitted, covariance, fit_phase, scale, supported
+from joulelab.analysis.cases import KEYS, LOADS, Case, cases
+from joulelab.analysis.dataset import Phases
+from joulelab.analysis.fitting import Fitted, fit_phase, scale, solve, supported
 from joulelab.analysis.forms import UNITS, Form, candidates
+from joulelab.analysis.intervals import LEVEL, Errors, uncertainty
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 
-LEVEL = 0.95
 UNRESOLVED = 0.05
 """The share of a phase's rows that may be missing before totals are fitted by themselves instead of chained."""
 
@@ -36,7 +36,8 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class PhaseModel:
-    """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty.
+    """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty; `misfit`
+    is the standard deviation, relative, of a configuration's mean about what the form says.
 
     `valid` is the range of `history`, `prompt` and `output` that the fit has seen.
     """
@@ -45,11 +46,19 @@ class PhaseModel:
     form: Form
     coefficients: tuple[Coefficient, ...]
     covariance: list[list[float]]
+    misfit: float
     configurations: int
     valid: dict[str, tuple[float, float]]
 
     def predict(self, points: pd.DataFrame) -> Floats:
         return Fitted(self.form, np.array([coefficient.value for coefficient in self.coefficients])).predict(points)
+
+    def half_width(self, points: pd.DataFrame) -> Floats:
+        """Half the 95 % intervals [points] of the predicted mean costs; what the form misses may be in each point."""
+        design, predicted = self.form.design(points), self.predict(points)
+        variance = np.einsum("nk,kl,nl->n", design, np.array(self.covariance), design) + (self.misfit * predicted) ** 2
+        dof = self.configurations - len(self.coefficients)
+        return np.asarray(stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(variance))
 
     @property
     def caveat(self) -> str | None:
@@ -115,28 +124,30 @@ def _resolved(case: Case, phase: str) -> bool:
     return bool(supported(candidates(case.target, phase), case.points(phase)))
 
 
-def _phase_model(case: Case, phase: str) -> PhaseModel:
+def phase_model(case: Case, phase: str, form: Form | None = None) -> PhaseModel:
+    """The model of one phase of a case, in a given form or in the one that its points choose.
+
+    DataInvalid, with the reason, where the points support no form.
+    """
     points = case.points(phase)
-    fitted = fit_phase(case.target, phase, points)
-    form, beta = fitted.form, fitted.beta
-    cov = _covariance(form, points)
-    half = stats.t.ppf((1 + LEVEL) / 2, len(points) - len(beta)) * np.sqrt(np.diag(cov))
-    rows = zip(form.names, form.units, beta, beta - half, beta + half, strict=True)
+    form = form or fit_phase(case.target, phase, points).form
+    X, y = form.design(points), points["y"].to_numpy()
+    beta, size = solve(X, y), scale(X, y)
+    found = uncertainty(X / size[:, None], y / size, _errors(points, case.correlated(phase), size))
+    rows = zip(form.names, form.units, beta, beta - found.half, beta + found.half, strict=True)
     coefficients = tuple(Coefficient(name, unit, *map(float, numbers)) for name, unit, *numbers in rows)
     valid = {name: (float(points[name].min()), float(points[name].max())) for name in KEYS[phase]}
-    return PhaseModel(phase, form, coefficients, cov.tolist(), len(points), valid)
+    return PhaseModel(phase, form, coefficients, found.covariance.tolist(), found.misfit, len(points), valid)
 
 
-def _covariance(form: Form, points: pd.DataFrame) -> Floats:
-    """What scatters, from the residuals, and what does not: a systematic load on the energies shifts the coefficients.
-
-    A gain that is g too high makes every coefficient g too high, whatever the residuals say.
-    """
-    X, y = form.design(points), points["y"].to_numpy()
-    size = scale(X, y)
-    loads = points[list(SYSTEMATIC)].to_numpy() / size[:, None]
-    shifts = np.linalg.lstsq(X / size[:, None], loads, rcond=None)[0]
-    return covariance(X, y) + shifts @ shifts.T
+def _errors(points: pd.DataFrame, correlated: Floats, size: Floats) -> Errors:
+    """Relative to `size`. What was estimated together lacks some of its scatter: as much as its noise differs."""
+    runs, hidden, y = (points[name].to_numpy(np.float64) for name in ("runs", "hidden", "y"))
+    spare = runs - 1
+    apart = (hidden - np.diag(correlated)) * runs / np.maximum(spare, 1)
+    repeated = np.where(spare > 0, ((points["cv"] * y) ** 2 - hidden + apart) / runs, 0.0)
+    systematic = points[LOADS].to_numpy() / size[:, None]
+    return Errors(systematic, correlated / np.outer(size, size), repeated / size**2, spare)
 
 
 def _model(case: Case, idle: pd.DataFrame) -> Model:
@@ -145,7 +156,7 @@ def _model(case: Case, idle: pd.DataFrame) -> Model:
     for phase in case.phases if own_total else [phase for phase in case.phases if phase != "total"]:
         try:
             case.check(phase)
-            found.append(_phase_model(case, phase))
+            found.append(phase_model(case, phase))
         except DataInvalid as error:
             refused[phase] = str(error)
     own = idle[idle["run"].isin(case.rows["run"]) & (idle["channel"] == case.channel)]

@@ -6,25 +6,32 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy import sparse
 
-from joulelab.analysis.attribution import OK, Attribution, Edges, attribute
+from joulelab.analysis.attribution import OK, Attribution, Edges, Source, attribute_source
 from joulelab.analysis.budget import TERMS
-from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, read_dataset, same_channels, to_frame
+from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, merge_shared, read_dataset, same_channels, to_frame
+from joulelab.analysis.edges import sources
+from joulelab.calibration.activity import timeline
+from joulelab.calibration.certificate import Calibrated, Store, calibrated
 from joulelab.calibration.integrals import NS, Floats
 from joulelab.quantities import Channel, Origin
 from joulelab.recording import Manifest, RunDir
+from joulelab.timebase import SECOND
 
 __all__ = ["Phases", "load_phases", "merge", "reduce", "reduce_all"]
 
 Columns = dict[str, Any]
 
+REST_NS = SECOND
+"""A shorter idle step is a pause between loads: the device has not settled when it ends."""
 INNER_EDGE = {"prefill": 1.0, "decode": -1.0, "total": 0.0}
 """The edge between prefill and decode is the stop of the one and the start of the other."""
 
@@ -33,45 +40,60 @@ SPAN = (*ASKED, "phase", "start_ns", "stop_ns", "boundary_u_s", "duration_s", "c
 
 
 class Block(NamedTuple):
-    """The rows of one run on one channel: `budget` [rows, terms] in J."""
+    """The rows of one run on one channel: `budget` [rows, terms] and `shared` [rows, factors] in J."""
 
     table: Any
     channels: dict[str, Channel]
     notes: list[str]
     idle: list[Columns]
     budget: Floats
+    shared: sparse.csr_array | None = None
 
 
-def load_phases(path: Path) -> Phases:
+def load_phases(path: Path, certificates: Store | None = None, method: str | None = None) -> Phases:
     """The phases of a run directory, or of a dataset by its folder or its Parquet file."""
-    return reduce(RunDir(path)) if (path / "manifest.json").is_file() else read_dataset(path)
+    is_run = (path / "manifest.json").is_file()
+    return reduce(RunDir(path), certificates, method) if is_run else read_dataset(path)
 
 
-def reduce(run: RunDir) -> Phases:
-    """Reduce one run, whatever state it is in. Warm-up inferences are left out."""
-    return reduce_all([run])
+def reduce(run: RunDir, certificates: Store | None = None, method: str | None = None) -> Phases:
+    """Reduce one run, whatever state it is in. Warm-up inferences are left out.
+
+    With the certificates that it keeps, or with others; with the method that suits each channel and inference, or with
+    the one named (integrate, counter or deconvolve) wherever a channel allows it.
+    """
+    return reduce_all([run], certificates, method)
 
 
-def reduce_all(runs: Sequence[RunDir]) -> Phases:
+def reduce_all(runs: Sequence[RunDir], certificates: Store | None = None, method: str | None = None) -> Phases:
     """Reduce runs side by side: what takes long in it does not hold the interpreter's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+    def reduced(run: RunDir) -> tuple[list[Block], Calibrated]:
         # A run is opened anew, so that its parsed journal goes when it is done: 200 of them would fill the memory.
-        blocks = list(chain.from_iterable(pool.map(lambda run: _reduce(RunDir(run.path)), runs)))
+        run = RunDir(run.path)
+        read = calibrated(run, certificates)
+        return _reduce(run, read, method), read
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(reduced, runs))
+    blocks = [block for several, _ in found for block in several]
     return Phases(
         to_frame(pa.concat_tables([block.table for block in blocks])),
         same_channels(block.channels for block in blocks),
         [note for block in blocks for note in block.notes],
         pd.DataFrame([row for block in blocks for row in block.idle], columns=IDLE),
         pd.DataFrame(np.concatenate([block.budget for block in blocks]), columns=list(TERMS)),
+        merge_shared([(block.shared, len(block.table)) for block in blocks]),
+        [row for _, read in found for row in read.rows],
     )
 
 
-def _reduce(run: RunDir) -> list[Block]:
+def _reduce(run: RunDir, read: Calibrated, method: str | None) -> list[Block]:
     records = run.records("inference")
     warmups = sum(record["warmup"] for record in records)
     spans = [span for record in records if not record["warmup"] for span in _spans(record)]
     common = _common(run.manifest, spans)
-    blocks = _on_channels(run, common) if run.manifest.power else [_time_only(run.manifest, common)]
+    blocks = _on_channels(run, read, common, method) if run.manifest.power else [_time_only(run.manifest, common)]
     if warmups:
         blocks[0].notes.insert(0, f"{run.manifest.run}: {warmups} warm-up inferences are left out")
     return blocks
@@ -120,24 +142,14 @@ def _time_only(manifest: Manifest, common: Columns) -> Block:
     return Block(table, {}, [], [], np.full((len(table), len(TERMS)), np.nan))
 
 
-def _on_channels(run: RunDir, common: Columns) -> list[Block]:
+def _on_channels(run: RunDir, read: Calibrated, common: Columns, method: str | None) -> list[Block]:
     """A block for each power channel; the samples of an instrument are opened once for all of its channels."""
-    intervals = {instrument.name: instrument.interval_ns for instrument in run.manifest.instruments}
-    idle = [_settled(record["start"], record["stop"]) for record in run.records("idle")]
+    rests = [(record["start"], record["stop"]) for record in run.records("idle")]
+    idle = [_settled(*rest) for rest in rests if rest[1] - rest[0] >= REST_NS]
     idle_s = np.array([(stop - start) * NS for start, stop in idle])
-    edges = _edges(common, idle)
-    samples = {name: run.samples(name) for name in {channel.partition(".")[0] for channel in run.manifest.power}}
-    blocks = []
-    for name in run.manifest.power:
-        meter = name.partition(".")[0]
-        spans = {kind: _spans_of(run.records(kind), meter) for kind in ("gap", "overrange")}
-        found = attribute(run.channels[name], intervals[meter], samples[meter], edges, spans["gap"], spans["overrange"])
-        blocks.append(_on_channel(run, common, name, found, idle_s))
-    return blocks
-
-
-def _spans_of(records: Sequence[Columns], meter: str) -> list[tuple[int, int]]:
-    return [(record["start"], record["stop"]) for record in records if record["instrument"] == meter]
+    edges = replace(_edges(common, idle), timeline=timeline(run.journal))
+    found = sources(run, read, run.manifest.power)
+    return [_on_channel(run, read, common, source, attribute_source(source, edges, method), idle_s) for source in found]
 
 
 def _settled(start: int, stop: int) -> tuple[int, int]:
@@ -151,29 +163,34 @@ def _edges(common: Columns, idle: Sequence[tuple[int, int]]) -> Edges:
     inner = [INNER_EDGE[p] * (u or 0.0) for p, u in zip(common["phase"], common["boundary_u_s"], strict=True)]
     start = np.array(common["start_ns"] + [start for start, _ in idle], np.int64)
     stop = np.array(common["stop_ns"] + [stop for _, stop in idle], np.int64)
-    return Edges(start, stop, np.array(inner + [0.0] * len(idle)))
+    inference = np.array(common["inference"] + [-1] * len(idle), np.int64)
+    return Edges(start, stop, np.array(inner + [0.0] * len(idle)), inference)
 
 
-def _on_channel(run: RunDir, common: Columns, name: str, found: Attribution, idle_s: Floats) -> Block:
-    manifest, channel, rows = run.manifest, run.channels[name], len(common["phase"])
+def _on_channel(
+    run: RunDir, read: Calibrated, common: Columns, source: Source, found: Attribution, idle_s: Floats
+) -> Block:
+    manifest, name, channel, rows = run.manifest, source.name, source.channel, len(common["phase"])
+    gain = read.certified(name, "gain")
     idle = _idle_power(found.energy_j[rows:], idle_s)
     table = _block(
         common,
         channel=name,
         scope=channel.scope,
         origin=Origin.SIMULATED if manifest.simulated else channel.origin,
-        method=found.method,
+        method=found.method[:rows],
         energy_j=found.energy_j[:rows],
         energy_u_j=found.energy_u_j[:rows],
         gain_u_rel=channel.sensor.gain_u_rel,
         idle_j=idle["idle_w"] * np.array(common["duration_s"]),
-        certificate=manifest.certificates.get(name),
+        certificate=gain and gain.hash,
         status=found.status[:rows],
     )
     lost = Counter(cause for cause in found.status[:rows] if cause != OK)
     notes = [f"{manifest.run}: {count} phases have no energy on {name}: {cause}" for cause, count in lost.items()]
+    shared = None if found.shared is None else found.shared[:rows]
     budget = np.stack([load[:rows] for load in found.budget.values()], axis=1)
-    return Block(table, {name: channel}, notes, [{"run": manifest.run, "channel": name, **idle}], budget)
+    return Block(table, {name: channel}, notes, [{"run": manifest.run, "channel": name, **idle}], budget, shared)
 
 
 def _idle_power(energy_j: Floats, duration_s: Floats) -> Columns:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from joulelab.calibration.clocks import clock_maps
 from joulelab.calibration.integrals import NS, Floats, Ints, steps
-from joulelab.calibration.readings import readings
+from joulelab.calibration.readings import Readings, readings
 from joulelab.quantities import Channel, Kind
 from joulelab.recording import RunDir
 
@@ -45,18 +45,18 @@ def responses(run: RunDir) -> list[Response]:
     loads, rests = ([(r["start"], r["stop"]) for r in run.records(kind)] for kind in ("load", "idle"))
     spans = np.array(sorted(loads + rests), np.int64)
     intervals = {instrument.name: instrument.interval_ns for instrument in run.manifest.instruments}
-    found = []
+    maps, found = clock_maps(run), []
     for name, channel in run.channels.items():
         if channel.gives_energy:
             meter = name.partition(".")[0]
-            t, watts = _power(channel, intervals[meter], run.samples(meter))
+            read = readings(channel, intervals[meter], run.samples(meter), maps.get(meter))
+            t, watts = _power(channel, read)
             found.append(_response(name, t, watts, np.array(sorted(loads), np.int64), spans))
     return found
 
 
-def _power(channel: Channel, interval_ns: int | None, samples: Any) -> tuple[Ints, Floats]:
+def _power(channel: Channel, read: Readings) -> tuple[Ints, Floats]:
     """Power [W] at times [ns]; of a counter, the mean power between its readings at the middle between them."""
-    read = readings(channel, interval_ns, samples)
     if channel.kind is Kind.GAUGE:
         return read.t_ns, read.values
     gained, apart = steps(read.values, channel.sensor.wrap), np.diff(read.t_ns)

@@ -80,7 +80,11 @@ class Source(Strict):
 
 
 class ChannelMap(Strict):
-    """The power channel that the energies are of. `gain_u` is the standard uncertainty of its gain, such as '1 %'."""
+    """The power channel that the energies are of.
+
+    Its sensor updates every `period` and averages over `window`; a phase shorter than both together gets no energy.
+    `gain_u` is the standard uncertainty of its gain, such as '1 %'.
+    """
 
     name: str
     scope: Scope

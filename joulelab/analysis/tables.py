@@ -19,13 +19,15 @@ from joulelab.quantities import Origin
 from joulelab.registry import nearest
 
 NO_TIME = "no time: the duration is not positive"
+TOO_SHORT = "shorter than the sensor resolves ({:g} s): repeat it back to back, or use a faster meter"
 
 
 def import_table(file: Path, mapping: Path) -> Phases:
     """Read a CSV or Parquet file by its map; rows in messages are counted from 1 below the header.
 
-    A row without a positive duration has no phase: it is kept without time and energy, its status saying so. UserError
-    for a map that is wrong, DataInvalid for a file that is not what the map says.
+    A row without a positive duration has no phase: it is kept without time and energy, its status saying so. One that
+    is too short for the sensor that the map states, by the rule of `attribute`, is kept without energy. UserError for a
+    map that is wrong, DataInvalid for a file that is not what the map says.
     """
     table_map, frame = read_map(mapping, TableMap), _read(file)
     columns = {name: _column(file, frame, name, source) for name, source in table_map.columns.items()}
@@ -39,7 +41,7 @@ def import_table(file: Path, mapping: Path) -> Phases:
     table = pd.DataFrame(given | columns, index=range(rows))
     if (again := table.duplicated(["session", "run", "inference", "phase"])).any():
         raise DataInvalid(f"{file}, row {_first(again)}: this phase of this inference is there already")
-    notes = _drop_timeless(file, table) if "duration_s" in columns else []
+    notes = _refuse_rows(file, table, table_map) if "duration_s" in columns else []
     return Phases(
         to_frame(pa.Table.from_pandas(table.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False)),
         channels,
@@ -47,14 +49,24 @@ def import_table(file: Path, mapping: Path) -> Phases:
     )
 
 
-def _drop_timeless(file: Path, table: pd.DataFrame) -> list[str]:
-    timeless = ~(table["duration_s"] > 0)
-    table.loc[timeless, table.columns.intersection(["duration_s", "energy_j", "energy_u_j"])] = np.nan
-    table.loc[timeless, "status"] = NO_TIME
-    if not timeless.any():
+def _refuse_rows(file: Path, table: pd.DataFrame, table_map: TableMap) -> list[str]:
+    """Take from the rows what they cannot support; the notes that list them."""
+    energy = ["energy_j", "energy_u_j"]
+    notes = _refuse(file, table, ~(table["duration_s"] > 0), ["duration_s", *energy], NO_TIME)
+    if table_map.channel:
+        least_s = table_map.channel.period + table_map.channel.window
+        notes += _refuse(file, table, table["duration_s"] < least_s, energy, TOO_SHORT.format(least_s))
+    return notes
+
+
+def _refuse(file: Path, table: pd.DataFrame, rows: pd.Series[bool], columns: list[str], reason: str) -> list[str]:
+    table.loc[rows, table.columns.intersection(columns)] = np.nan
+    table.loc[rows, "status"] = reason
+    if not rows.any():
         return []
-    listed = ", ".join(str(row + 1) for row in np.flatnonzero(timeless))
-    return [f"{file.name}: {timeless.sum()} of {len(table)} rows are left out, {NO_TIME}: rows {listed}"]
+    listed = ", ".join(str(row + 1) for row in np.flatnonzero(rows))
+    lost = "are left out" if "duration_s" in columns else "have no energy"
+    return [f"{file.name}: {rows.sum()} of {len(table)} rows {lost}, {reason}: rows {listed}"]
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -74,6 +74,7 @@ class Driver(PhoneMeter):
     def read(self) -> Block:
         self.watch()
         reading, reply, stamp = self._take()
+        self.prober.catch_up(reply.after)
         reason = self._why_not(reading)
         if reason and reason != self._fed:
             self.tell("fault", source=self.name, message=f"{self.name}: {reason}: no power until that ends")

@@ -69,6 +69,7 @@ class Driver(PhoneMeter):
         if any(monitor.t_ms < last for monitor, last in zip(monitors, self._last, strict=True)):
             self._last = [-1] * len(self._paths)
             raise InstrumentFault(f"{self.name}: its counters began anew: the phone was restarted", transient=True)
+        self.prober.catch_up(reply.after)
         fresh = [monitor.t_ms > last for monitor, last in zip(monitors, self._last, strict=True)]
         self._last = [monitor.t_ms for monitor in monitors]
         values = [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from joulelab.errors import HardwareMissing, InstrumentFault, UserError
 from joulelab.instruments.base import Meter
+from joulelab.instruments.probes import Prober
 from joulelab.timebase import SECOND
 from joulelab.transports.adb import Adb
 from joulelab.transports.base import Reply, Transport
 from joulelab.transports.files import split
 
+UNSURE_NS = 1_000_000
+"""A phone's clock is told to about a millisecond (`transports.adb.Adb`)."""
 STATE_S = 60.0
 """How often the state is looked at: it costs the phone some 100 ms of work."""
 STATE = (
@@ -29,6 +33,10 @@ WHO = {
 
 class PhoneMeter(Meter):
     """A meter on a phone, `via: adb://SERIAL` or a device with such a connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.prober = Prober(self, lambda: self.records("clock")[:2], UNSURE_NS)
 
     def connect(self) -> Transport:
         if not isinstance(self.place, Adb):

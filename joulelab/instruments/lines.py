@@ -197,7 +197,9 @@ class Driver(Meter):
     def _restart_time(self) -> None:
         self._raw = None
         self._device_s = 0.0
-        self._stream = StreamClock(self.name, LATENCY_S)
+        tick_s = UNITS[self._time.unit][1] if self._time else 0.0
+        resolution_s = tick_s if tick_s < 1 else 0.0  # ms and us are counted whole, seconds have decimals
+        self._stream = StreamClock(self.name, LATENCY_S, resolution_s)
 
     def _note_misfit(self, line: bytes) -> None:
         """Tell of each kind of line that does not fit, first at once and then at each tenfold of them."""

@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
-from joulelab.instruments.stream import DRIFT
+from collections.abc import Callable
+
+from joulelab.instruments.base import Meter
+from joulelab.timebase import DRIFT, SECOND
+from joulelab.transports.base import Reply
+
+PROBE_NS = SECOND // 4
+"""How often another machine's clock is asked for: 240 times a minute."""
+BURST = 8
+"""How many probes are made at the start, and at the most after a pause."""
+
+
+class Prober:
+    """Probes the clock that a polled meter is read through, between its readings, and journals what comes back.
+
+    `ask` makes one: the reply and the far clock [ns], None where that is the bench's own. `unsure_ns`: how far off what
+    it tells may be.
+    """
+
+    def __init__(self, meter: Meter, ask: Callable[[], tuple[Reply, int | None]], unsure_ns: int = 0) -> None:
+        self._meter, self._ask, self._unsure_ns = meter, ask, unsure_ns
+        self._due: int | None = None
+
+    def catch_up(self, now: int) -> None:
+        """Make the probes that are due; after a pause as many as one reading's interval holds."""
+        most = max(BURST, (self._meter.interval_ns or 0) // PROBE_NS)
+        self._due = now if self._due is None else max(self._due, now - most * PROBE_NS)
+        while self._due <= now:
+            self._due += PROBE_NS
+            reply, device = self._ask()
+            if device is None:
+                return
+            before, after = reply.before - self._unsure_ns, reply.after + self._unsure_ns
+            self._meter.tell("probe", instrument=self._meter.name, before=before, after=after, device=device)
 
 
 class ProbeClock:

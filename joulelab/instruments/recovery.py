@@ -14,6 +14,8 @@ IN_A_ROW = 3
 """Faults in a row after which the instrument is closed and opened again."""
 PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 """The pauses before it is opened again; the last one repeats."""
+STEADY_S = 10.0
+"""One that fails again sooner than this after it was opened gets the next longer pause: it may do so for ever."""
 GIVE_UP_S = 60.0
 
 T = TypeVar("T")
@@ -23,13 +25,17 @@ class Recovery:
     """The policy for transient faults of one instrument; a stable fault is let through.
 
     Each fault is journalled. After `IN_A_ROW` of them the instrument is opened again, with growing pauses, and must
-    then be the same one with the same channels. Without a success for `GIVE_UP_S` the run ends.
+    then be the same one with the same channels. Without a success for `GIVE_UP_S` the run ends. `pause` waits so many
+    seconds, or until nobody wants the instrument any more.
     """
 
-    def __init__(self, instrument: Meter, clock: Clock, tell: Callable[[], None]) -> None:
-        self._instrument, self._clock, self._tell = instrument, clock, tell
+    def __init__(
+        self, instrument: Meter, clock: Clock, tell: Callable[[], None], pause: Callable[[float], object]
+    ) -> None:
+        self._instrument, self._clock, self._tell, self._pause = instrument, clock, tell, pause
         self._faults = self._openings = 0
         self._since: BenchNs | None = None
+        self._opened = clock.now()
 
     def attempt(self, act: Callable[[], T]) -> T | None:
         """What `act` returns, or None where it raised a transient fault."""
@@ -41,7 +47,7 @@ class Recovery:
             self._note(fault)
             return None
         if self._since is not None:
-            self._since, self._faults, self._openings = None, 0, 0
+            self._since, self._faults = None, 0
         return result
 
     def _note(self, fault: InstrumentFault) -> None:
@@ -60,9 +66,11 @@ class Recovery:
     def _open_again(self) -> None:
         instrument = self._instrument
         was = instrument.identity, [channel.name for channel in instrument.channels]
-        pause_s = PAUSES_S[min(self._openings, len(PAUSES_S) - 1)]
+        if self._clock.now() - self._opened > STEADY_S * SECOND:
+            self._openings = 0
+        self._pause(PAUSES_S[min(self._openings, len(PAUSES_S) - 1)])
         self._openings += 1
-        self._clock.sleep_until(BenchNs(self._clock.now() + round(pause_s * SECOND)))
+        self._opened = self._clock.now()
         with suppress(InstrumentFault):  # what it could not put back stays kept, and opening puts it back
             instrument.close()
         try:

@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def main() -> int:
     lock = threading.Lock()
 
     def emit(event: str, **fields: Any) -> None:
-        with lock:
+        with lock, suppress(BrokenPipeError):  # the runner was killed: standard input says so
             print(json.dumps({"event": event, **fields}), flush=True)
 
     clock = MonotonicClock(spec["clock_offset_ns"])

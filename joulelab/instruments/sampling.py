@@ -101,7 +101,10 @@ class ProcessSampler:
 
     def events(self) -> list[Event]:
         if self._child.poll() is not None:
-            raise InstrumentFault("the sampler process has ended: its samples stop here")
+            raise InstrumentFault(
+                "the sampler process has ended: its samples stop here; settings that it changed are put back when the "
+                "meters are opened next"
+            )
         return self._said()
 
     def _said(self) -> list[Event]:

@@ -6,11 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import InstrumentFault
-from joulelab.timebase import SECOND
+from joulelab.timebase import DRIFT, SECOND
 from joulelab.transports.base import Reply
-
-DRIFT = 2e-4
-"""How fast a crystal may run away from the bench clock: 100 ppm each, so 200 ppm of one another."""
 
 Stamps = NDArray[np.int64]
 
@@ -20,12 +17,13 @@ class StreamClock:
 
     A reading cannot arrive before it was taken, so the least that bench time was ever ahead of the device's own stamp,
     plus what the clocks may have drifted since, bounds its time from above. From below it is bounded by `latency_s`,
-    the longest that the fastest delivery takes, which the driver states.
+    the longest that the fastest delivery takes, which the driver states. Stamps that are cut off to `resolution_s` may
+    be that much too early.
     """
 
-    def __init__(self, name: str, latency_s: float) -> None:
+    def __init__(self, name: str, latency_s: float, resolution_s: float = 0.0) -> None:
         self._name = name
-        self._latency_ns = round(latency_s * SECOND)
+        self._latency_ns, self._resolution_ns = round(latency_s * SECOND), round(resolution_s * SECOND)
         self._last: int | None = None
 
     def bracket(self, device_ns: Stamps, reply: Reply) -> tuple[Stamps, Stamps]:
@@ -43,5 +41,5 @@ class StreamClock:
         else:
             self._ahead = min(self._ahead + round(DRIFT * (newest - self._last)), ahead)
         self._last = newest
-        after = device_ns + self._ahead
-        return after - self._latency_ns, after
+        come = device_ns + self._ahead
+        return come - self._latency_ns - self._resolution_ns, come + self._resolution_ns

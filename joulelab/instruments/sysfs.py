@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.errors import HardwareMissing, InstrumentFault
 from joulelab.instruments.base import Block, Check, Found, Meter
+from joulelab.instruments.probes import Prober
 from joulelab.options import Seconds
 from joulelab.quantities import Channel
 from joulelab.timebase import BenchNs, MonotonicClock
@@ -69,6 +70,7 @@ class FileMeter(Meter):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._prober = Prober(self, lambda: self._ask(b"clock")[:2])
         self.stop()
 
     def connect(self) -> Transport:
@@ -119,7 +121,10 @@ class FileMeter(Meter):
         for file, record in zip(self._held, records, strict=True):
             file.record = record
         self.asked = reply.before
-        return reply, None if stamp is None else [stamp]
+        if stamp is None:
+            return reply, None
+        self._prober.catch_up(reply.after)
+        return reply, [stamp]
 
     def _ask(self, request: bytes) -> tuple[Reply, int | None, list[bytes]]:
         reply = self.tape.exchange(request)

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, JoulelabError
 from joulelab.instruments.base import Block, Check, Found, Meter
 from joulelab.instruments.ina3221 import WORST, accuracy, board, summed
-from joulelab.instruments.probes import ProbeClock
+from joulelab.instruments.probes import BURST, PROBE_NS, ProbeClock
 from joulelab.options import Seconds
 from joulelab.quantities import Channel, SensorModel
 from joulelab.recording.formats import jetson_rails
 from joulelab.recording.formats.jetson_rails import Module
 from joulelab.recording.formats.tegrastats import Line, parse
-from joulelab.timebase import SECOND, MonotonicClock
+from joulelab.timebase import MonotonicClock
 from joulelab.transports.base import Transport
 from joulelab.transports.connection import Connection
 
@@ -27,10 +27,6 @@ STRAY_LINES = 20
 """How many lines may be something else before the first of tegrastats, such as what a login script says."""
 LATENCY_NS = 10_000_000
 """How long a line may take through a pipe to whoever stamps it on a busy machine [ns]; nothing bounds it."""
-PROBE_NS = SECOND // 4
-"""How often another machine's clock is asked for: 240 times a minute."""
-BURST = 8
-"""How many probes are made at the start, and at the most after a pause."""
 
 
 class Piece(NamedTuple):

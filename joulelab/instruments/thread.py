@@ -46,9 +46,9 @@ class Sampling(threading.Thread):
         instrument.record(Wire(folder, instrument.name) if wire else None)
         self._lateness = array("q")
         self._readings = self._missed = 0
-        self._recovery = Recovery(instrument, clock, self.tell)
         self._orders: SimpleQueue[tuple[str, threading.Event]] = SimpleQueue()
         self.stopping = threading.Event()
+        self._recovery = Recovery(instrument, clock, self.tell, self.stopping.wait)
 
     def range(self, mode: str) -> threading.Event:
         """Have the meter choose or fix its ranges between two readings; the event is set when it has."""

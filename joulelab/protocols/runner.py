@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from joulelab.devices.base import Engine, Inference, Request
 from joulelab.errors import InstrumentFault, RunAborted
 from joulelab.instruments.sampling import Event, Sampler
-from joulelab.protocols.steps import Idle, Infer, Load, Range, Step, to_json
+from joulelab.protocols.steps import Idle, Infer, Load, Range, Signature, Step, to_json
 from joulelab.recording.journal import Journal
 from joulelab.timebase import SECOND, Anchor, BenchNs, Clock, jumps
 
@@ -71,8 +71,8 @@ class Runner:
     def _act(self, step: Step, index: int, inference: int) -> dict[str, object]:
         if isinstance(step, Infer):
             return self._infer(step, inference)
-        if isinstance(step, Load):
-            return self._load(step, index)
+        if isinstance(step, Load | Signature):
+            return self._busy(step, itertools.count(index * MOST_IN_A_LOAD))
         return self._idle(step) if isinstance(step, Idle) else self._range(step)
 
     def _range(self, step: Range) -> dict[str, object]:
@@ -82,21 +82,35 @@ class Runner:
 
     def _idle(self, step: Idle) -> dict[str, object]:
         start = self.clock.now()
-        stop = BenchNs(start + round(step.seconds * SECOND))
+        self._rest(start + round(step.seconds * SECOND))
+        return {"start": start, "stop": self.clock.now()}
+
+    def _busy(self, step: Load | Signature, numbers: Iterator[int]) -> dict[str, object]:
+        """Load and rest in turns; what is late does not shift what comes after it."""
+        start = self.clock.now()
+        pattern, history = ((step.seconds,), step.history) if isinstance(step, Load) else (step.pattern, 0)
+        played: list[tuple[int, int, int]] = []
+        for k, seconds in enumerate(itertools.accumulate(pattern)):
+            stop = start + round(seconds * SECOND)
+            if k % 2:
+                self._rest(stop)
+            else:
+                played += self._load(Request(0, history, step.prompt, step.output, self.seed), numbers, stop)
+        return {"start": start, "stop": self.clock.now(), "inferences": played}
+
+    def _rest(self, stop: int) -> None:
         while (now := self.clock.now()) < stop:
             self._check()
             self.clock.sleep_until(BenchNs(min(stop, now + CHECKPOINT_NS)))
-        return {"start": start, "stop": self.clock.now()}
 
-    def _load(self, step: Load, index: int) -> dict[str, object]:
-        start = self.clock.now()
-        stop = start + round(step.seconds * SECOND)
-        for number in itertools.count(index * MOST_IN_A_LOAD):
+    def _load(self, request: Request, numbers: Iterator[int], stop: int) -> Iterator[tuple[int, int, int]]:
+        """Inferences one after another, the last of which begins before `stop`; start, first token and stop of each."""
+        while True:
             self._check()
-            self._attempt(Request(number, 0, step.prompt, step.output, self.seed))
+            phases = self._attempt(replace(request, number=next(numbers))).phases
+            yield phases[0].start, phases[0].stop, phases[-1].stop
             if self.clock.now() >= stop:
-                break
-        return {"start": start, "stop": self.clock.now()}
+                return
 
     def _infer(self, step: Infer, number: int) -> dict[str, object]:
         self.clock.sleep_until(BenchNs(self.clock.now() + round(step.gap_s * SECOND)))

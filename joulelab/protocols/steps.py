@@ -34,7 +34,21 @@ class Load:
     seconds: float
     prompt: int = 64
     output: int = 16
+    history: int = 0
     kind: str = "load"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Load and rest in turns, beginning with load, each for so many seconds of `pattern`: by it a meter's lag is told.
+
+    A load ends with the inference that is under way, so that the journal says what was really played.
+    """
+
+    pattern: tuple[float, ...]
+    prompt: int = 16
+    output: int = 1
+    kind: str = "signature"
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Range:
     kind: str = "range"
 
 
-Step = Idle | Infer | Load | Range
+Step = Idle | Infer | Load | Range | Signature
 
 
 def to_json(step: Step) -> dict[str, Any]:

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from joulelab import __version__
+from joulelab.analysis import deconvolution
+from joulelab.analysis.dataset import Phases
+from joulelab.analysis.means import means
 from joulelab.analysis.models import Coefficient
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
+from joulelab.recording import RunDir
+from joulelab.recording.whole import write_whole
 from joulelab.report import numbers, words
-from joulelab.report.budget import budgets, idle_power
+from joulelab.report.budget import COMBINED, budgets
+from joulelab.report.certificates import certificates
+from joulelab.report.energies import idle_power, mean_energies
 from joulelab.report.figures import Picture, style
 from joulelab.report.health import events, sampling
 from joulelab.report.plots import agreement, residuals
 from joulelab.report.section import Section, facts
+from joulelab.report.slow import slow_channels, unfolded
 from joulelab.report.trace import trace
 
 EVENTS_SHOWN = 20
 
 
 def write_report(path: Path, sections: Sequence[Section], notes: Sequence[str] = ()) -> Path:
-    """Write the report of `sections` to `path`, with `notes` on top of it; OSError where it cannot be written."""
+    """Write the report of `sections` to `path`, with `notes` on top of it; UserError where it cannot be written."""
     title = f"joulelab report: {', '.join(dict.fromkeys(section.title for section in sections))}"
     with style():
         views = [_view(number, section) for number, section in enumerate(sections, start=1)]
-    known = {"version": __version__, "origins": [*Origin], "shown": EVENTS_SHOWN}
+    known = {"version": __version__, "origins": [*Origin], "shown": EVENTS_SHOWN, "combined": COMBINED}
     page = _environment().get_template("report.html.j2").render(title=title, notes=notes, sections=views, **known)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
@@ -53,7 +62,8 @@ def _bounded(coefficient: Coefficient) -> tuple[str, str, str]:
 
 
 def _view(number: int, section: Section) -> dict[str, Any]:
-    run = section.run
+    run, phases = section.run, section.phases
+    found = means(phases)
     return {
         "number": number,
         "title": section.title,
@@ -62,13 +72,20 @@ def _view(number: int, section: Section) -> dict[str, Any]:
         "facts": facts(section),
         "trace": _plot(lambda: trace(run)),
         "subjects": [_subject(section, device) for device in dict.fromkeys(v.device for v in section.verdicts)],
-        "budgets": budgets(section.phases),
-        "idle": idle_power(section.phases),
-        "notes": section.phases.notes,
+        "slow": [_plot(partial(_unfolded, run, name, phases)) for name in slow_channels(phases)] if run else [],
+        "means": mean_energies(found),
+        "budgets": budgets(phases, found),
+        "certificates": certificates(phases),
+        "idle": idle_power(phases),
+        "notes": phases.notes,
         "run": run,
         "sampling": sampling(run) if run else [],
         "events": events(run) if run else [],
     }
+
+
+def _unfolded(run: RunDir, name: str, phases: Phases) -> Picture:
+    return unfolded(run, name, deconvolution.deconvolved(run, name, phases.channels))
 
 
 def _subject(section: Section, device: str) -> dict[str, Any]:

@@ -69,5 +69,14 @@ def _decimals(values: list[float]) -> int:
     return max(2 - _exponent(max(values, key=abs)), 1 - _exponent(width, 2) if width else 0, 0)
 
 
+def expanded(value: float | None, half_width: float, unit: str) -> str:
+    """`value` with an uncertainty of two digits and their unit, such as `12.34 ± 0.12 mJ`."""
+    if not (_known(value) and _known(half_width)):
+        return quantity(value, unit)
+    factor, unit = prefixed(value, unit)
+    decimals = max(1 - _exponent(half_width * factor, 2), 0)
+    return f"{value * factor:.{decimals}f} ± {half_width * factor:.{decimals}f} {unit}"
+
+
 def interval(ends: tuple[float, float] | None) -> str:
     return bounded(None, ends, "1")[1]

@@ -60,8 +60,8 @@ def _channel(phases: Phases, name: str) -> str:
 
 
 def uncertified(phases: Phases) -> list[str]:
-    """The channels that no gain certificate was applied to."""
-    certified = set(phases.table.loc[phases.table["certificate"].notna(), "channel"])
+    """The channels that no valid gain certificate was applied to."""
+    certified = {row["channel"] for row in phases.certificates if (row["kind"], row["state"]) == ("gain", "valid")}
     return [name for name in phases.channels if name not in certified]
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from joulelab.calibration.integrals import Ints
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Kind
 from joulelab.recording import RunDir
@@ -29,10 +30,10 @@ SHADES: dict[str, dict[str, Any]] = {
 LETTER = 0.0062
 """The width of a letter as a share of the plot's: an inference is named where its name fits."""
 CAPTION = (
-    "The signal that is integrated, over the stretch of the run in which most phases can be told apart: the readings, "
-    "each at the time that it describes, joined by straight lines; points are the updates of a slow sensor. Of an "
-    "energy counter, the mean power between its updates, several together where they are close. Unshaded: idle. "
-    "Hatched: no readings. On top: (history +) prompt → output tokens."
+    "Readings, over the stretch of the run in which most phases can be told apart, each at the time that it describes "
+    "and joined by straight lines: what is integrated, unless the channel is deconvolved. Points are the updates of a "
+    "slow sensor. Of an energy counter, the mean power between its updates, several together where they are close. "
+    "Unshaded: idle. Hatched: no readings. On top: (history +) prompt → output tokens."
 )
 
 
@@ -46,6 +47,11 @@ class Window:
 
     def seconds(self, t: Any) -> Any:
         return (t - self.zero) / SECOND
+
+    def part(self, t_ns: Ints) -> slice:
+        """Which of some times, in order, to draw: those in the window, and one on either side."""
+        first, last = np.searchsorted(t_ns, (self.start, self.stop))
+        return slice(max(int(first) - 1, 0), int(last) + 1)
 
     def meets(self, start: int, stop: int) -> bool:
         return start < self.stop and stop > self.start
@@ -69,7 +75,7 @@ def _figure(run: RunDir, window: Window) -> Figure:
     figure = Figure((WIDTH_IN, 4.2), layout="constrained")
     axes = figure.add_subplot()
     _draw_power(axes, run, window)
-    _shade(axes, run, window)
+    shade(axes, run, window)
     axes.set(xlabel="time since the start of the run [s]", ylabel="power [W]")
     axes.set_xlim(window.seconds(window.start), window.seconds(window.stop))
     axes.set_ylim(bottom=0)
@@ -114,7 +120,7 @@ def _draw_power(axes: Axes, run: RunDir, window: Window) -> None:
         )
 
 
-def _shade(axes: Axes, run: RunDir, window: Window) -> None:
+def shade(axes: Axes, run: RunDir, window: Window) -> None:
     for inference in run.records("inference"):
         if window.meets(*_edges(inference)):
             for phase in inference["phases"]:

@@ -23,9 +23,34 @@ ENDS = {
 }
 
 
-def tokens(history: float, prompt: float, output: float) -> str:
-    """A configuration: (history +) prompt → output tokens."""
-    return f"{f'{history:g}+' if history else ''}{prompt:g}→{output:g}"
+CAUSES = {
+    "gain": "the meter reads too much or too little by a factor",
+    "offset": "the meter reads so many watts too much or too little",
+    "resolution": "the last digit of a reading",
+    "noise": "readings scatter; of a slow sensor, with all that is fitted from them",
+    "sampling": "what the power does between two readings",
+    "clock": "when a reading was taken",
+    "lag": "how old a reading is",
+    "boundary": "when the prefill ended and the decode began",
+    "ramp": "how slowly the power follows the load, which a slow sensor shows as lag",
+    "model": "how the power runs within a phase, which a slow sensor cannot see",
+    "repetition": "repeats differ by more than the noise explains",
+    "baseline": "the idle power that is taken off differs from one idle step to the next",
+}
+"""The terms of the budget."""
+STATES = {
+    "valid": "\N{CHECK MARK} valid",
+    "expired": "\N{BALLOT X} expired",
+    "missing": "\N{BALLOT X} missing",
+    "refused": "\N{BALLOT X} refused",
+    "none": "\N{BALLOT X} none",
+}
+"""The states of certificates."""
+
+
+def tokens(history: float, prompt: float, output: float | None) -> str:
+    """A configuration: (history +) prompt → output tokens; what they all have a prefill of has no output."""
+    return f"{f'{history:g}+' if history else ''}{prompt:g}" + ("" if output is None else f"→{output:g}")
 
 
 def target(verdict: Any) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from joulelab.quantities import Kind
 from joulelab.simulation import chance
 from joulelab.simulation.profile import Meter
-from joulelab.simulation.trace import Trace
+from joulelab.simulation.trace import FADED, Trace
 from joulelab.timebase import SECOND
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,8 @@ class Sensor:
     """One specimen of a meter; its errors are drawn once, from their stated uncertainties.
 
     It updates whenever its own clock has gone on by its period, and holds the value in between. What it reports is
-    gain x (truth averaged over its window, some delay ago) + offset + noise, in whole counts.
+    gain x (truth after its low-pass, averaged over its window, some delay ago) + offset + noise, in whole counts. A
+    counter adds up what its converter sees before any low-pass.
     """
 
     def __init__(self, meter: Meter, key: chance.Key) -> None:
@@ -34,16 +35,22 @@ class Sensor:
             meter.clock_u_rel,
         )
         self._meter, self._model, self._noise_key = meter, model, (*key, 1)
-        self._gain, self._offset = 1 + gain, offset
-        self._delay_ns = max(model.delay_s + delay, 0.0) * SECOND
+        self._gain, self._offset = model.gain + gain, model.offset + offset - gain * model.pivot
         self._rate = 1 + rate
         self._origin_ns = rng.uniform(0, CLOCK_ORIGIN_NS)
         self._period_ns = round((model.period_s or 0.0) * SECOND)
+        wider, slower = rng.standard_normal(2) * (model.window_u_s, model.lowpass_u_s)
+        self._window_s = max(model.window_s + wider, 0.0)
+        self._lowpass_s = max(model.lowpass_s + slower, 0.0)
+        # `delay_u_s` is of the mean age, so that a wider window begins to look later.
+        late = (self._window_s - model.window_s) / 2 + self._lowpass_s - model.lowpass_s
+        self._delay_ns = max(model.delay_s + delay - late, 0.0) * SECOND
 
     @property
     def reach_ns(self) -> int:
         """How far back in time a reading looks, at most."""
-        return int(self._delay_ns + self._model.window_s * SECOND + 2 * self._period_ns)
+        seen_s = self._window_s + FADED * self._lowpass_s
+        return int(self._delay_ns + seen_s * SECOND + 2 * self._period_ns)
 
     def read(self, trace: Trace, t_ns: Ints) -> tuple[Ints, Floats]:
         """Its own stamps [ns] and values of the last updates before times [n], ascending, on the bench clock."""
@@ -56,11 +63,15 @@ class Sensor:
 
     def _averaged(self, trace: Trace, t_ns: Floats) -> Floats:
         """The mean power [W] over the window that ends at `t_ns`; without a window, the power then."""
-        window_ns = self._model.window_s * SECOND
-        if window_ns == 0:
-            watts = trace.power(t_ns)
+        window_s, lowpass_s = self._window_s, self._lowpass_s
+        if window_s == 0:
+            watts = trace.lowpassed(t_ns, lowpass_s) if lowpass_s else trace.power(t_ns)
         else:
-            watts = (trace.energy(t_ns) - trace.energy(t_ns - window_ns)) / self._model.window_s
+            before = t_ns - window_s * SECOND
+            watts = (trace.energy(t_ns) - trace.energy(before)) / window_s
+            if lowpass_s:  # what a low-pass has not shown yet of the energy is its constant times what it shows
+                held = trace.lowpassed(t_ns, lowpass_s) - trace.lowpassed(before, lowpass_s)
+                watts -= held * lowpass_s / window_s
         return self._meter.share * watts + self._meter.offset_w
 
     def _counted(self, trace: Trace, t_ns: Floats) -> Floats:

@@ -11,6 +11,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 KEEP = 1024
 """So many knots may be out of use before they are dropped."""
+FADED = 20.0
+"""Time constants after which a low-pass has forgotten: e^-20 is 2e-9."""
 
 
 class Trace:
@@ -63,6 +65,22 @@ class Trace:
         x = (t_ns - t[k]) / SECOND
         slope = self._slopes()[k] * (x > 0)
         return joules[k] + watts[k] * x + slope / 2 * x**2
+
+    def lowpassed(self, t_ns: Ints | Floats, constant_s: float) -> Floats:
+        """What a first-order low-pass shows of the power at times [n], exact to e^-FADED of what went before.
+
+        Power is a sum of slopes that begin at knots, each of which shows as slope * (x - c + c * exp(-x / c)).
+        """
+        t, _, _ = self._columns()
+        slopes = self._slopes()
+        first = np.searchsorted(t, t_ns - FADED * constant_s * SECOND)
+        many = np.searchsorted(t, t_ns, side="right") - first
+        row = np.repeat(np.arange(len(t_ns)), many)
+        knot = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many - first, many)
+        bends = np.diff(slopes, prepend=0.0, append=0.0)[knot]
+        recent = np.bincount(row, bends * -np.expm1((t[knot] - t_ns[row]) / (constant_s * SECOND)), len(t_ns))
+        before = np.where(first > 0, slopes[first - 1], 0.0)
+        return self.power(t_ns) - constant_s * (before + recent)
 
     def _columns(self) -> tuple[Ints, Floats, Floats]:
         if self._arrays is None:

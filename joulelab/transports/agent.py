@@ -26,7 +26,7 @@ PAGE = 4096
 
 
 class Files:
-    """Answers `cat PATH...` and `ls PATTERN...`: a record for each file, ended by MARK.
+    """Answers `cat PATH...` and `ls PATTERN...`: a record for each file, ended by MARK; `clock` has none.
 
     Files stay open, since opening costs more than reading. One that fails is opened anew the next time: the device
     behind it may have come back.

@@ -34,9 +34,9 @@ class Connection(Protocol):
 
         The request `cat PATH...` is answered with a record for the far clock [ns] (empty on this machine, whose clock
         is the bench's), and one for each file: what it holds, 4 KiB at most, or `!` and why it cannot be read. `ls
-        PATTERN...` is answered with the clock and a record for each path that exists. Records end with `agent.MARK`.
-        Paths hold no spaces. A phone also takes `run COMMAND` and answers with the clock and a record of what it
-        printed.
+        PATTERN...` is answered with the clock and a record for each path that exists, `clock` with the clock alone.
+        Records end with `agent.MARK`. Paths hold no spaces. A phone also takes `run COMMAND` and answers with the clock
+        and a record of what it printed.
         """
 
 

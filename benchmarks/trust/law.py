@@ -1,0 +1,191 @@
+"""A device whose costs follow a known law, swept in front of one specimen of a sensor: a recorded run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from joulelab.analysis.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
+from joulelab.calibration.certificate import FOLDER, certificate
+from joulelab.calibration.integrals import Floats, Ints
+from joulelab.quantities import Channel, Origin, Scope, SensorModel
+from joulelab.recording import Manifest, RunDir
+from joulelab.recording.block import Block
+from joulelab.recording.manifest import Instrument
+from joulelab.recording.recorder import create_run
+from joulelab.recording.samples import SampleWriter
+from joulelab.simulation import chance
+from joulelab.simulation.profile import Meter
+from joulelab.simulation.sensor import Sensor
+from joulelab.simulation.trace import Trace
+from joulelab.timebase import SECOND, BenchNs
+
+LAW: dict[tuple[str, str], tuple[Form, Floats]] = {
+    ("energy", "prefill"): (Form("energy", (START, TOKEN, PAIR)), np.array([3.0, 0.15, 2e-5])),
+    ("energy", "decode"): (Form("energy", (ONSET, PASS, CONTEXT)), np.array([2.0, 5.0, 1e-3])),
+    ("time", "prefill"): (Form("time", (START, TOKEN, PAIR)), np.array([0.02, 4e-4, 5e-8])),
+    ("time", "decode"): (Form("time", (PASS, CONTEXT)), np.array([0.02, 3e-6])),
+}
+GRID = list(product((0, 1024), (200, 400, 700, 1100), (9, 33)))
+REPEATS = 5
+IDLE_W, IDLE_S, GAP_S = 80.0, 3.0, 0.3
+ENERGY_CV, TIME_CV, BOUNDARY_U_S = 0.01, 0.005, 1e-3
+"""From one inference to another; and the told edge between prefill and decode about the true one."""
+RAMP_S, SHAPE_REL, ROUNDS = 0.1, 0.1, 5
+"""The power follows the load in a ramp of up to so long, and bends by so much in the middle of a phase: drawn for each
+run from what the deconvolution states of both. So many rounds make the energies what the law says."""
+HALF_NS = 200_000
+"""Half a poll's bracket, in which the reading lies as far off the middle in all polls of a run."""
+CLOCK = "a poll's bracket is rectangular; the rates of sensor and bench agree, so that a reading keeps its age"
+_ERRORS = SensorModel(delay_u_s=5e-4, resolution=0.1, noise_u=3.0, gain_u_rel=5e-3, offset_u=0.5)
+_MODELS = {
+    "fast": replace(_ERRORS, period_s=1e-3, window_s=1e-3, delay_s=2e-3),
+    "slow": replace(_ERRORS, period_s=0.1, window_s=0.1, delay_s=0.05, delay_u_s=5e-3),
+}
+SENSORS = {
+    name: Channel("power", "W", scope=Scope.WALL, origin=Origin.SIMULATED, sensor=model)
+    for name, model in _MODELS.items()
+}
+INTERVAL_NS = {"fast": SECOND // 1000, "slow": SECOND // 50}
+
+
+def costs(target: str, phase: str, points: pd.DataFrame) -> Floats:
+    """What the law says that points with columns `history`, `prompt`, `output` cost [s or J]."""
+    if phase == "total":
+        return costs(target, "prefill", points) + costs(target, "decode", points)
+    form, beta = LAW[target, phase]
+    return form.design(points) @ beta
+
+
+def record(folder: Path, channel: Channel, interval_ns: int, seed: int) -> RunDir:
+    """A sweep in random order, recorded in `folder`; whatever errs is drawn from `seed`."""
+    rng = np.random.default_rng(seed)
+    asked = pd.DataFrame(rng.permutation(GRID * REPEATS), columns=["history", "prompt", "output"])
+    edges, joules = _inferences(asked, rng)
+    trace = _trace(edges, joules, rng)
+    end = int(edges[-1, -1]) + round(IDLE_S * SECOND)
+    instrument = Instrument("meter", "simulated", {}, interval_ns, (channel,))
+    journal = create_run(folder, _manifest(folder.name, instrument, seed))
+    _sample(folder, instrument, trace, end, seed, rng)
+    first = int(edges[0, 0])
+    for start, stop in ((0, first), (int(edges[-1, -1]), end)):
+        journal.append(BenchNs(stop), "idle", step=0, start=start, stop=stop)
+    told = edges + np.rint([0.0, BOUNDARY_U_S * SECOND, 0.0] * rng.standard_normal((len(edges), 3))).astype(np.int64)
+    for number, (row, told_edges) in enumerate(zip(asked.to_dict("records"), told.tolist(), strict=True)):
+        journal.append(BenchNs(told_edges[-1]), "inference", **_inference(number, row, told_edges))
+    journal.close()
+    run = RunDir(folder)
+    certificate(run, "sensor", "meter.power", "steps of load", {}, about={"against": CLOCK}).write(folder / FOLDER)
+    return run
+
+
+def _inferences(asked: pd.DataFrame, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """The true edges [inferences, 3] in ns and the energies [inferences, 2] in J of prefill and decode."""
+    parts = ("prefill", "decode")
+    seconds, joules = (
+        np.stack([costs(target, part, asked) for part in parts], axis=1) for target in ("time", "energy")
+    )
+    seconds *= 1 + TIME_CV * rng.standard_normal(seconds.shape)
+    joules *= 1 + ENERGY_CV * rng.standard_normal(joules.shape)
+    gaps = GAP_S * (1 + rng.random(len(asked)))
+    stop = IDLE_S + np.cumsum(gaps + seconds.sum(axis=1))
+    edges = stop[:, None] - np.stack([seconds.sum(axis=1), seconds[:, 1], np.zeros(len(asked))], axis=1)
+    return np.rint(edges * SECOND).astype(np.int64), joules
+
+
+def _trace(edges: Ints, joules: Floats, rng: np.random.Generator) -> Trace:
+    """The power that draws these energies between the edges, which follows the load in a ramp and bends in a phase."""
+    ramp_s, bend = rng.uniform(1e-3, RAMP_S), SHAPE_REL * rng.standard_normal()
+    seconds: Floats = np.diff(edges, axis=1) / SECOND
+    watts: Floats = joules / seconds
+    for _ in range(ROUNDS):
+        trace = _ramped(*_load(edges, watts, bend), ramp_s)
+        drawn: Floats = np.diff(trace.energy(edges.ravel()).reshape(edges.shape), axis=1)
+        watts = watts + (joules - drawn) / (seconds - ramp_s / 2)
+    return trace
+
+
+def _load(edges: Ints, watts: Floats, bend: float) -> tuple[Ints, Floats]:
+    """Knots. Each phase rises by its bend to the middle and falls again; its steps take 1 us about the edges."""
+    middle = (edges[:, 1:] + edges[:, :-1]) // 2
+    at = np.stack([edges[:, :2] + 500, middle, edges[:, 1:] - 500], axis=2)
+    phase = watts[:, :, None] * (1 + bend * np.array([-0.5, 0.5, -0.5]))
+    rest = np.stack([edges[:, 0] - 500, edges[:, -1] + 500], axis=1)
+    idle = np.full(len(edges), IDLE_W)
+    t = np.column_stack([rest[:, 0], at.reshape(len(edges), -1), rest[:, 1]]).ravel()
+    return t, np.column_stack([idle, phase.reshape(len(edges), -1), idle]).ravel()
+
+
+def _ramped(knots: Ints, watts: Floats, ramp_s: float) -> Trace:
+    """The running mean over the last `ramp_s`."""
+    load = _joined(knots, watts)
+    t = np.unique(knots[:, None] + np.rint(np.linspace(0, ramp_s, 5) * SECOND).astype(np.int64))
+    drawn = load.energy(t) - load.energy(np.asarray(t - ramp_s * SECOND, np.float64))
+    return _joined(t, drawn / ramp_s)
+
+
+def _joined(t: Ints, watts: NDArray[Any]) -> Trace:
+    trace = Trace(-SECOND, IDLE_W)
+    for knot, power in zip(t.tolist(), watts.tolist(), strict=True):
+        trace.append(knot, power)
+    trace.append(int(t[-1]) + 60 * SECOND, IDLE_W)
+    return trace
+
+
+def _sample(folder: Path, instrument: Instrument, trace: Trace, end: int, seed: int, rng: np.random.Generator) -> None:
+    assert instrument.interval_ns is not None
+    (channel,) = instrument.channels
+    polls = np.arange(round(rng.uniform(0, instrument.interval_ns)), end, instrument.interval_ns)
+    meter = Meter(channel, instrument.interval_ns, 0, 0.0, CLOCK)
+    _, watts = Sensor(meter, chance.key(seed, channel.name)).read(trace, polls)
+    middle = polls + round(rng.uniform(-HALF_NS, HALF_NS))
+    writer = SampleWriter(folder / "samples" / f"{instrument.name}.arrows", [channel.name])
+    writer.append(Block(middle - HALF_NS, middle + HALF_NS, None, watts[np.newaxis]))
+    writer.close()
+
+
+def _inference(number: int, asked: dict[Hashable, Any], edges: list[int]) -> dict[str, Any]:
+    start, first, stop = edges
+    phases = [
+        {"name": name, "start": begin, "stop": end, "boundary_u_s": BOUNDARY_U_S, "cpu_s": None}
+        for name, begin, end in (("prefill", start, first), ("decode", first, stop))
+    ]
+    about: dict[str, Any] = {
+        "step": number,
+        "inference": number,
+        "repeat": 0,
+        "warmup": False,
+        "tokens": [],
+        "extra": {},
+    }
+    asked_for = {str(name): x for name, x in asked.items()}
+    return about | asked_for | {"phases": phases, "temperature_c": None, "throttled": None}
+
+
+def _manifest(run: str, instrument: Instrument, seed: int) -> Manifest:
+    return Manifest(
+        session="s",
+        run=run,
+        device="law",
+        protocol="sweep",
+        arguments={},
+        seed=seed,
+        created="2026-11-21T00:00:00+00:00",
+        clock="virtual",
+        clock_offset_ns=0,
+        simulated=True,
+        stanza={},
+        engine={},
+        instruments=(instrument,),
+        power=(f"{instrument.name}.{instrument.channels[0].name}",),
+        host={},
+        versions={},
+        certificates={},
+    )

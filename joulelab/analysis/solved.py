@@ -1,0 +1,161 @@
+"""A solved system of readings: the energies of phases, how they are correlated, and what else they may err by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from joulelab.calibration.activity import seconds
+from joulelab.calibration.integrals import Floats, Ints
+from joulelab.calibration.kernel import Timing, columns, energies
+from joulelab.calibration.layout import times_of, timing_of
+from joulelab.calibration.system import Fit, System
+
+RAMP_S = 0.1
+"""The unknown lag of a sensor may hide a ramp of the power of up to so long. The rise of an RTX 3090 comes 46 ms late
+on average, as one of 92 ms would (recording of GPU_Power_Benchmark)."""
+SHAPE_REL = 0.1
+"""How far a phase's power may bend within the phase, end to middle."""
+NUDGE_S = 2e-4
+FADED_STRETCHES, NEGLIGIBLE = 64, 1e-8
+"""What one stretch says of another fades within so many; smaller parts of a standard deviation count as nothing."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """One channel's system with its solution. Times in seconds after `origin_ns`.
+
+    Power follows the load in the ramp of `fit`, or with the time constant `decay_s` if that is not 0.
+    """
+
+    origin_ns: int
+    system: System
+    fit: Fit
+    decay_s: float = 0.0
+
+    def energies(self, start_s: Floats, stop_s: Floats) -> Floats:
+        """The energy [J] that was drawn from `start_s` to `stop_s` [rows]."""
+        layout, fit = self.system.layout, self.fit
+        drawn = energies(start_s, stop_s, layout.edges_s, self._follows)
+        level, rise = layout.level @ fit.levels + fit.deviation_w, layout.rise @ fit.rises
+        return np.asarray(drawn.level @ level + drawn.rise @ rise)
+
+    @property
+    def _follows(self) -> Timing:
+        return Timing(lowpass_s=self.decay_s) if self.decay_s else Timing(ramp_s=self.fit.timing.ramp_s)
+
+    def shared(self, start_s: Floats, stop_s: Floats) -> sparse.csr_array:
+        """Factors [rows, factors] in J of these energies' covariance, which is shared @ shared.T."""
+        layout, fit = self.system.layout, self.fit
+        drawn = energies(start_s, stop_s, layout.edges_s, self._follows)
+        own = sparse.csr_array(drawn.level @ sparse.diags_array(fit.spread_w))
+        powers = sparse.hstack([drawn.level @ layout.level, drawn.rise @ layout.rise]).toarray()
+        times = np.stack([self._slope(name, start_s, stop_s) for name in fit.free], axis=1) if fit.free else None
+        border = powers if times is None else np.hstack([powers, times])
+        common = (border - own @ fit.solution.through) @ fit.solution.factor
+        return sparse.csr_array(sparse.hstack([sparse.csr_array(common), _whitened(fit.solution.band, own)]))
+
+    def _slope(self, name: str, start_s: Floats, stop_s: Floats) -> Floats:
+        """By how much the energies grow with one of the free times, the powers being what they are [J/s]."""
+        times = times_of(self.fit.timing)
+        moved = replace(self.fit, timing=timing_of(times | {name: times[name] + NUDGE_S}))
+        return (replace(self, fit=moved).energies(start_s, stop_s) - self.energies(start_s, stop_s)) / NUDGE_S
+
+    def moved(self, shift_s: Floats) -> Solved:
+        """The solution if the edges had been `shift_s` [m] later."""
+        system = replace(self.system, layout=replace(self.system.layout, edges_s=self.system.layout.edges_s + shift_s))
+        return replace(self, system=system, fit=system.step(self.fit)[0])
+
+    def ramped(self, ramp_s: float) -> Solved:
+        """The solution if the power had followed the load in a ramp; the sensor is that much younger."""
+        times = times_of(self.fit.timing)
+        times |= {"ramp_s": ramp_s, "age_s": times["age_s"] - ramp_s / 2}
+        part = self.system.part()
+        settled = part.settle(replace(part.first(timing_of(times)), noise=self.fit.noise))
+        return replace(self, fit=self.system.again(replace(self.fit, timing=settled.timing)))
+
+    def decaying(self) -> Solved:
+        """The solution if the power followed the load as a low-pass does instead of in a ramp, as late on average.
+
+        The same where the sensor has a low-pass of its own, which says about as much of the shape.
+        """
+        times, decay_s = times_of(self.fit.timing), self.fit.timing.ramp_s / 2
+        if times["lowpass_s"]:
+            return self
+        times |= {"ramp_s": 0.0, "lowpass_s": decay_s, "age_s": times["age_s"] + decay_s}
+        return replace(self, fit=self.system.again(replace(self.fit, timing=timing_of(times))), decay_s=decay_s)
+
+    def bent(self) -> Solved:
+        """The solution if the power bent in the middle of each phase, by `SHAPE_REL`: what rises cannot follow."""
+        layout, measured = self.system.layout, self.system.measured
+        power = np.abs(layout.level @ self.fit.levels)[1:-1] * (np.diff(layout.rise.indptr) > 0)[1:-1]
+        edges = np.sort(np.concatenate([layout.edges_s, (layout.edges_s[1:] + layout.edges_s[:-1]) / 2]))
+        halves = np.stack([power, -power], axis=1).ravel()
+        seen = columns(measured.t_s, edges, self.fit.timing, measured.window_s).rise
+        watts = measured.watts + SHAPE_REL * (seen @ np.concatenate([[0.0], halves, [0.0]]))
+        system = replace(self.system, measured=measured._replace(watts=watts))
+        return replace(self, system=system, fit=system.step(self.fit)[0])
+
+
+def _whitened(band: Floats, own: sparse.csr_array) -> sparse.csr_array:
+    """`own` [rows, m] times the inverse root of the normal equations whose lower Cholesky factor is `band` [b + 1, m].
+
+    The inverse of the factor column by column, all of them at once, as far from the diagonal as it has not faded.
+    """
+    reach, many = len(band) - 1, band.shape[1]
+    inverse = np.zeros((FADED_STRETCHES, many))
+    inverse[0] = 1 / band[0]
+    for far in range(1, min(FADED_STRETCHES, many)):
+        columns = np.arange(many - far)
+        for k in range(1, min(far, reach) + 1):
+            inverse[far, columns] -= band[k, columns + far - k] * inverse[far - k, columns]
+        inverse[far, columns] /= band[0, columns + far]
+    inverse[np.abs(inverse) < NEGLIGIBLE] = 0.0
+    apart, column = np.nonzero(inverse)
+    lower = sparse.csr_array((inverse[apart, column], (column, column + apart)), (many, many))
+    return sparse.csr_array(own @ lower)
+
+
+class Energies(NamedTuple):
+    """Energies [rows], the `shared` factors [rows, factors] of their noise, and signed terms [rows] beside it, in J.
+
+    `sound`: whether there are readings all around a row.
+    """
+
+    energy_j: Floats
+    shared: sparse.csr_array
+    terms: dict[str, Floats]
+    sound: NDArray[np.bool_]
+
+
+def phase_energies(solved: Solved, start_ns: Ints, stop_ns: Ints, boundary_u_s: Floats) -> Energies:
+    """The energies of phases, and what they may err by together.
+
+    boundary: what they would be if the inner edges were that much later.
+    model:    what a bend of the power within every phase moves that the fit has no term for.
+    ramp:     what a ramp of 0 to `RAMP_S` moves, each as likely, the timing being found anew (the mean square by
+              Simpson's rule, since it levels off where the ramp is longer than the phase). Where the ramp is found,
+              what it would be if power followed the load as a low-pass does.
+    """
+    start, stop = (seconds(t, solved.origin_ns) for t in (start_ns, stop_ns))
+    energy = solved.energies(start, stop)
+    late, early = np.maximum(boundary_u_s, 0.0), np.maximum(-boundary_u_s, 0.0)
+    terms = {"boundary": np.zeros(len(energy)), "ramp": np.zeros(len(energy))}
+    terms["model"] = solved.bent().energies(start, stop) - energy
+    if np.any(boundary_u_s):
+        edges = solved.system.layout.edges_s
+        shift = np.zeros(len(edges))
+        shift[np.searchsorted(edges, stop[late > 0])] = late[late > 0]
+        terms["boundary"] = solved.moved(shift).energies(start + early, stop + late) - energy
+    if "ramp_s" in solved.fit.free:
+        terms["ramp"] = solved.decaying().energies(start, stop) - energy
+    else:
+        half, whole = (solved.ramped(ramp_s).energies(start, stop) - energy for ramp_s in (RAMP_S / 2, RAMP_S))
+        terms["ramp"] = np.copysign(np.sqrt((4 * half**2 + whole**2) / 6), whole)
+    t_s = solved.system.measured.t_s - solved.fit.timing.delay_s
+    sound = (start >= t_s[0]) & (stop <= t_s[-1])
+    return Energies(energy, solved.shared(start, stop), terms, sound)

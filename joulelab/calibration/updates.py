@@ -1,0 +1,85 @@
+"""How often a sensor has something new to say, by when its value changes between polls; and in which steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from joulelab.calibration.integrals import NS, Floats, Ints
+
+ENOUGH = 100
+"""So many changes tell the period's place among its multiples; all of them tell the rest."""
+LEAST = 12
+PEAK = 0.8
+"""A period explains the changes as well as its best fraction does where it reaches so much of that one's score."""
+
+
+class Period(NamedTuple):
+    """An update period and its standard uncertainty [s]; `jitter_s` is what changes scatter by about it."""
+
+    period_s: float
+    u_s: float
+    jitter_s: float
+
+
+def changes(before_ns: Ints, after_ns: Ints, values: Floats) -> tuple[Ints, Ints]:
+    """When values changed, each between the poll before it began and the one that saw it ended [k]."""
+    new = np.flatnonzero(np.diff(values) != 0) + 1
+    return before_ns[new - 1], after_ns[new]
+
+
+def update_period(before_ns: Ints, after_ns: Ints, values: Floats) -> Period | None:
+    """The period of a polled sensor's updates; None where it changes too seldom, or as fast as it is polled.
+
+    An update that repeats the value before it does not show, so that changes lie a whole number of periods apart: the
+    longest period of which all are multiples, found by their periodogram and then by a line through them.
+    """
+    earliest, latest = changes(before_ns, after_ns, values)
+    poll_s = float(np.median(np.diff(before_ns))) * NS if len(before_ns) > 1 else np.inf
+    if len(latest) < LEAST or float(np.median(np.diff(latest))) * NS < 1.5 * poll_s:
+        return None
+    t = ((earliest + latest) / 2 - latest[0]) * NS
+    return _line(t, _coarse(t[:ENOUGH], poll_s))
+
+
+def _coarse(t: Floats, poll_s: float) -> float:
+    apart = float(np.median(np.diff(t)))
+    frequency = np.arange(1 / (4 * apart), 1 / (1.5 * poll_s), 1 / (8 * (t[-1] - t[0])))
+    score = np.abs(np.exp(2j * np.pi * np.outer(frequency, t)).mean(axis=1))
+    peaks = np.flatnonzero(score >= PEAK * score.max())
+    first = peaks[: int(np.argmax(np.append(np.diff(peaks), 2) > 1)) + 1]
+    return float(1 / frequency[first[np.argmax(score[first])]])
+
+
+def _line(t: Floats, period_s: float) -> Period | None:
+    """Number the changes, each from the one before it, and fit a line; None where they do not lie on one."""
+    number = np.concatenate([[0.0], np.cumsum(np.rint(np.diff(t) / period_s))])
+    keep = np.ones(len(t), bool)
+    for _ in range(3):
+        slope, start = np.polyfit(number[keep], t[keep], 1)
+        rest = t - start - slope * number
+        keep = np.abs(rest) <= 4 * max(float(np.median(np.abs(rest))), 1e-9)
+    jitter = float(rest[keep].std())
+    if jitter > slope / 4:
+        return None
+    return Period(float(slope), jitter / float(number[keep].std() * np.sqrt(keep.sum())), jitter)
+
+
+def resolution(values: Floats) -> float:
+    """The greatest step of which all differences of values are multiples; 0 where there is none.
+
+    Euclid's algorithm on the differences, which hold to a twentieth of a step.
+    """
+    apart = np.diff(np.unique(values))
+    apart = apart[apart > 1e-9 * np.abs(values).max(initial=0.0)]
+    if len(apart) < LEAST:
+        return 0.0
+    step, finest = float(apart.min()), 1e-5 * float(apart.sum())
+    while step > finest:
+        counts = np.rint(apart / step)
+        rest = np.abs(apart - counts * step)
+        if rest.max() < step / 20:
+            return float(apart @ counts / (counts @ counts))
+        step = float(rest[rest >= step / 20].min())
+    return 0.0
