@@ -97,6 +97,7 @@ def write_run(folder: Path, manifest: Manifest = MANIFEST, outcome: str | None =
     for instrument in manifest.instruments:
         sample(path, instrument, edges)
     journal.append(BenchNs(5 * SECOND), "gap", instrument="wall", start=HOLE[0], stop=HOLE[1], missed=2)
+    journal.append(BenchNs(6 * SECOND - MS), "anchor", anchor={"bench": 6 * SECOND - MS})
     journal.append(BenchNs(6 * SECOND), "jump", suspend=7 * SECOND)
     journal.append(BenchNs(7 * SECOND), "fault", source="wall", message="no answer in 1 s", attempt=1)
     if outcome:

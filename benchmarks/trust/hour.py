@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.trust.workload import Workload, play
 from joulelab.analysis.attribution import Attribution, Edges, Source, attribute_source
 from joulelab.calibration.activity import Label, Timeline
+from joulelab.calibration.threads import one_thread
 from joulelab.quantities import Channel, SensorModel
 
 INFERENCES, CONFIGURATIONS = 2000, 40
@@ -31,8 +32,9 @@ def main() -> None:
     edges = Edges(begins, ends, inner, np.tile(number, 3), Timeline.of(labels))
     told = Channel("power", "W", sensor=SensorModel(period_s=0.1))
     source = Source("meter.power", told, played.interval_ns, played.samples)
-    clipped_s, _ = _timed(lambda: attribute_source(source, edges, "integrate"))
-    seconds, found = _timed(lambda: attribute_source(source, edges, "deconvolve"))
+    with one_thread():
+        clipped_s, _ = _timed(lambda: attribute_source(source, edges, "integrate"))
+        seconds, found = _timed(lambda: attribute_source(source, edges, "deconvolve"))
     mean, true = (
         np.bincount(number % CONFIGURATIONS, joules) for joules in (found.energy_j[:INFERENCES], played.joules[:, 0])
     )

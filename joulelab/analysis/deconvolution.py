@@ -17,6 +17,7 @@ from joulelab.calibration.layout import TIMES, Free, Layout, Measured, times_of
 from joulelab.calibration.readings import Readings
 from joulelab.calibration.search import nearest_timing
 from joulelab.calibration.system import System
+from joulelab.calibration.threads import one_thread
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Kind
 from joulelab.recording import RunDir
@@ -62,7 +63,8 @@ def deconvolved(run: RunDir, name: str, channels: Mapping[str, Channel] | None =
         raise DataInvalid(
             f"{run.path.name} has nothing to deconvolve on {name}: it needs inferences and their readings"
         )
-    return shown(solve(source.channel, found, active, source.lost(found), certified=source.certified))
+    with one_thread():
+        return shown(solve(source.channel, found, active, source.lost(found), certified=source.certified))
 
 
 def solve(channel: Channel, found: Readings, timeline: Timeline, lost: Ints, *, certified: bool) -> Solved:

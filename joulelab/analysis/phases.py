@@ -22,6 +22,7 @@ from joulelab.analysis.edges import sources
 from joulelab.calibration.activity import timeline
 from joulelab.calibration.certificate import Calibrated, Store, calibrated
 from joulelab.calibration.integrals import NS, Floats
+from joulelab.calibration.threads import one_thread
 from joulelab.quantities import Channel, Origin
 from joulelab.recording import Manifest, RunDir
 from joulelab.timebase import SECOND
@@ -74,7 +75,7 @@ def reduce_all(runs: Sequence[RunDir], certificates: Store | None = None, method
         read = calibrated(run, certificates)
         return _reduce(run, read, method), read
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(reduced, runs))
     blocks = [block for several, _ in found for block in several]
     return Phases(
