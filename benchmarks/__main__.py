@@ -17,6 +17,8 @@ from benchmarks.row import Benchmark, Row
 from benchmarks.trust import figures as trust
 from joulelab.errors import HardwareMissing
 
+PIPED_COLUMNS = 160
+
 
 class Topic(NamedTuple):
     """What `make bench` measures, and what `make long` measures besides."""
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in rows:
                 print(json.dumps(row.to_json(name)), flush=True)
         else:
-            Console().print(table(name, list(rows)))
+            Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table(name, list(rows)))
 
 
 def measure(topic: str, *, long: bool) -> Iterator[Row]:

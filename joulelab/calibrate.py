@@ -114,6 +114,7 @@ def described(made: Certificate, path: Path, findings: Sequence[dict[str, Any]])
     shown = {
         made.kind: f"{made.channel}{' (simulated)' if made.simulated else ''}",
         "against": against,
+        "power": made.conditions.get("power"),
         "method": made.method,
         "from": made.run,
         "result": {name: _text(value, u.get(name)) for name, value in made.result.items()},

@@ -12,6 +12,7 @@ SHORT: tuple[Benchmark, ...] = (
     accuracy.single_inferences,
     accuracy.one_hour,
     lag.signatures,
+    lag.steadiness,
     clocks.loopback,
     clocks.wifi,
     clocks.bounds,
