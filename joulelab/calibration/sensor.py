@@ -22,6 +22,8 @@ from joulelab.recording import RunDir
 
 ENOUGH = 2
 """So many readings that see a step pass are needed for each time that is fitted."""
+FEWEST = 20
+"""Readings without which nothing is tried."""
 MOST = 90_000
 """So many readings tell all."""
 FINE = 50
@@ -63,6 +65,8 @@ def identify(run: RunDir, channel: str, against: str | None = None, of: RunDir |
     read = taken(run, channel)
     source = measured(run, read, against, of or run) if against else assumed(run)
     problem = source.problem(read)
+    if len(problem.t_s) < FEWEST:
+        raise DataInvalid(f"{channel} has {len(problem.t_s)} readings while power changed: play a longer load (ladder)")
     found = averaging(problem, source.drifts)
     widest_s = _not_seen(problem, found) if found.model == INSTANTANEOUS else 0.0
     _judge(channel, found, widest_s, read.spacing_s)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from joulelab.analysis.imports.given import Given
 from joulelab.analysis.imports.source import Advance, Clock, Piece, Recording
+from joulelab.calibration.clock import arrivals, unwrap
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, SensorModel
 from joulelab.recording.block import Block
-from joulelab.recording.formats.km003c import elapsed_ms, parse
+from joulelab.recording.formats.km003c import parse
 from joulelab.timebase import SECOND
 
 COLUMNS = pa.schema(
@@ -29,9 +30,10 @@ COLUMNS = pa.schema(
 REPLIES = "0x81"
 """The endpoint that the meter answers on."""
 MS = 10**6
-WRAP_MS = 65_536
-DRIFT = 2e-4
-"""How fast the meter's crystal may run away from the host's clock: 100 ppm each."""
+WRAP = 65_536
+"""The meter counts milliseconds in 16 bits."""
+LATE_NS = 5 * SECOND
+"""No sample waits so long for the host to fetch it: a meter that is further ahead has begun anew."""
 
 Ints = NDArray[np.int64]
 
@@ -76,36 +78,20 @@ def _captured(file: Path, replies: Any) -> Captured | None:
     came = np.repeat(stamps, [len(samples.seq) for samples in parsed])
     if not len(came):
         return None
-    device = _unwrapped(elapsed_ms(np.concatenate([samples.seq for samples in parsed])), came)
-    if (np.diff(device) < 0).any():
+    device = unwrap(np.concatenate([samples.seq for samples in parsed]), WRAP, MS, came)
+    if (np.diff(device) - np.diff(came) > LATE_NS).any():
         raise DataInvalid(f"{file}: the meter's clock went back, so it was restarted: cut the capture there")
     volts, amps = (np.concatenate([samples[k] for samples in parsed]) for k in (1, 2))
-    return Captured(device * MS, came, volts, amps)
-
-
-def _unwrapped(device_ms: Ints, came: Ints) -> Ints:
-    """The meter's time with the turns of its counter put in that a pause of over a minute hides; the host saw them."""
-    passed = (came - came[0]) / MS - device_ms
-    turns = np.rint(np.diff(passed, prepend=passed[:1]) / WRAP_MS).astype(np.int64)
-    return np.asarray(device_ms + np.cumsum(turns) * WRAP_MS)
+    return Captured(device, came, volts, amps)
 
 
 def _recording(session: str, given: Given, samples: Captured) -> Recording:
     """A sample cannot come before it was taken, and the freshest that ever came was at most a sample's time old."""
     device, came, volts, amps = samples
     period = int(np.median(np.diff(device))) if len(device) > 1 else MS
-    after = device + _least_ahead(device, came - device)
-    block = Block(after - period, after, device, np.stack([volts * amps, volts, amps]))
+    block = Block(*arrivals(device, came - period, came), device, np.stack([volts * amps, volts, amps]))
     channels = (Channel("power", "W"), Channel("voltage", "V"), Channel("current", "A"))
     sensor = SensorModel(period_s=period / SECOND)
     known = tuple(given.facts(c.name).of(Channel(c.name, c.unit, sensor=sensor)) for c in channels)
     about = "the meter's clock, on the capturing host's"
     return Recording(known, Clock(about, 1, "epoch"), [Piece(block)], streams=True, part=session)
-
-
-def _least_ahead(device: Ints, ahead: Ints) -> Ints:
-    """The least that the host's clock was ever ahead of the meter's, as far as their drift lets it count elsewhere."""
-    drift = (device * DRIFT).astype(np.int64)
-    forward = np.minimum.accumulate(ahead - drift) + drift
-    backward = np.minimum.accumulate((ahead + drift)[::-1])[::-1] - drift
-    return np.asarray(np.minimum(forward, backward))

@@ -30,12 +30,6 @@ def parse(message: bytes) -> Samples:
     return Samples(raw["seq"], raw["uv"] * 1e-6, raw["ua"] * 1e-6)
 
 
-def elapsed_ms(seq: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """Milliseconds on the meter's clock since the first of the samples [n]; true for pauses of up to 65 s."""
-    steps = np.diff(seq, prepend=seq[:1])
-    return np.cumsum(steps, dtype=np.int64)
-
-
 def _queues(message: bytes) -> Iterator[bytes]:
     """The bodies of the parts that hold samples; a part's header says whether another follows."""
     if message[:1] != bytes([PUT_DATA]):
