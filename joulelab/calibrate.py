@@ -66,8 +66,10 @@ def compute(
     assert name is not None
     if what == "sensor":
         from joulelab.calibration.sensor import identify
+        from joulelab.calibration.threads import one_thread
 
-        return [(identify(run, name, other), [])]
+        with one_thread():
+            return [(identify(run, name, other), [])]
     from joulelab.calibration.gain import gain
 
     assert other is not None

@@ -607,19 +607,19 @@ def _conclude(finished: Sequence[RunDir], as_json: bool) -> bool:
 
 
 def _conclude_loads(finished: Sequence[RunDir], as_json: bool) -> bool:
-    """What was held back to back, beside the device's last sweep; other loads are for `calibrate`."""
-    from joulelab.report.held import RISING, held
+    """What was held back to back, beside the device's last sweep; or how late its meters show a load."""
+    from joulelab.report.loads import RISING, held, lags
 
-    rows = {str(run.path): held(run, _last_sweep(run)) for run in finished if run.manifest.protocol == "steady"}
+    is_steady = finished[0].manifest.protocol == "steady"
+    print("reading what the load tells ...", file=sys.stderr)
+    rows = {str(run.path): held(run, _last_sweep(run)) if is_steady else lags(run) for run in finished}
     if as_json:
-        console.show({"runs": [str(run.path) for run in finished], "steady": rows}, True, str)
+        console.show({"runs": list(rows), "steady" if is_steady else "lags": rows}, True, str)
         return True
-    for run in finished:
-        print(run.path if str(run.path) in rows else f"{run.path}: 'joulelab calibrate sensor CHANNEL --run' reads it")
-        if found := rows.get(str(run.path)):
-            console.show(found, False, console.table)
-    if rows:
-        print(RISING)
+    for path, found in rows.items():
+        print(path)
+        console.show(found, False, console.table)
+    print(RISING if is_steady else "'joulelab calibrate sensor CHANNEL --run RUN' makes a certificate of it")
     return True
 
 

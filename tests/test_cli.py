@@ -101,9 +101,9 @@ def test_steady_energies_stand_beside_those_of_the_last_sweep(call: Call, bench:
     (decode,) = [row for row in rows if row["channel"] == "meter.power" and row["phase"] == "decode"]
     assert float(decode["sweep / steady"]) == pytest.approx(1, abs=0.1)
     assert decode["they"] in {"agree", "differ"}
-    code, out, _ = call("run", "signature", *asked)
-    assert code == 0
-    assert "joulelab calibrate sensor CHANNEL --run" in out
+    (late,) = parsed(call("run", "signature", *asked, "--json"))["lags"].values()
+    assert [row["channel"] for row in late] == ["meter.power", "gauge.VDD_GPU_SOC"]
+    assert all(row["lag (k = 2)"].endswith(" ms") for row in late)
 
 
 def test_fit_writes_models_that_validate_and_report_agree_with(call: Call, tmp_path: Path) -> None:

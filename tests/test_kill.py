@@ -41,7 +41,8 @@ devices:
   host:
     engine: {driver: llama-server, model: {random: llama-15m}, context: 256}
 protocols:
-  sweep: {history: [0, 64], prompt: [8, 32], decode: [1, 8], repeats: 12, idle: 500 ms, warmup: 1, gap: 20 ms, signature: 1 s}
+  sweep: {history: [0, 64], prompt: [8, 32], decode: [1, 8], repeats: 12, idle: 500 ms, warmup: 1, gap: 20 ms,
+          signature: 1 s}
 """
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from joulelab.calibration.activity import seconds, timeline
+from joulelab.calibration.activity import Timeline, seconds, timeline
 from joulelab.calibration.averaging import INSTANTANEOUS, SURE, Averaging, averaging
 from joulelab.calibration.certificate import Certificate, certificate
-from joulelab.calibration.integrals import NS
+from joulelab.calibration.integrals import NS, Ints
 from joulelab.calibration.kernel import Timing
 from joulelab.calibration.shape import Curve, Steps
 from joulelab.calibration.taken import Taken, taken
@@ -19,11 +20,14 @@ from joulelab.calibration.updates import resolution
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Kind
 from joulelab.recording import RunDir
+from joulelab.timebase import SECOND
 
 ENOUGH = 2
 """So many readings that see a step pass are needed for each time that is fitted."""
 FEWEST = 20
 """Readings without which nothing is tried."""
+SEEN_NS = 5 * SECOND
+"""No reading shows what was longer ago."""
 MOST = 90_000
 """So many readings tell all."""
 FINE = 50
@@ -50,6 +54,8 @@ class Source:
 
     def problem(self, read: Taken) -> Problem:
         inside = np.any([(read.t_ns >= start) & (read.t_ns <= stop) for start, stop in self.known_ns], axis=0)
+        if inside.sum() < FEWEST:
+            raise DataInvalid(f"{read.name} has {inside.sum()} readings of the load: play a longer one (ladder)")
         t_s = np.asarray((read.t_ns[inside] - self.zero_ns) * NS, np.float64)
         return Problem(t_s, read.watts[inside], self.shape).last(MOST)
 
@@ -65,8 +71,6 @@ def identify(run: RunDir, channel: str, against: str | None = None, of: RunDir |
     read = taken(run, channel)
     source = measured(run, read, against, of or run) if against else assumed(run)
     problem = source.problem(read)
-    if len(problem.t_s) < FEWEST:
-        raise DataInvalid(f"{channel} has {len(problem.t_s)} readings while power changed: play a longer load (ladder)")
     found = averaging(problem, source.drifts)
     widest_s = _not_seen(problem, found) if found.model == INSTANTANEOUS else 0.0
     _judge(channel, found, widest_s, read.spacing_s)
@@ -95,9 +99,18 @@ def assumed(run: RunDir) -> Source:
     if not known or not run.records("inference"):
         known = [(0, int(run.journal[-1]["t"]))]
     zero = int(done.edges_ns[0])
+    label = _near(done, known)
     return Source(
-        Steps(seconds(done.edges_ns, zero), done.label), "steps with the load: its ramp counts as lag", zero, known
+        Steps(seconds(done.edges_ns, zero), label), "steps with the load: its ramp counts as lag", zero, known
     )
+
+
+def _near(done: Timeline, known_ns: Sequence[tuple[int, int]]) -> Ints:
+    """The labels of all stretches, numbered anew; those that no reading of a known span can have seen count as idle."""
+    seen = np.zeros(len(done.label), bool)
+    for start, stop in known_ns:
+        seen[1:-1] |= (done.edges_ns[:-1] < stop) & (done.edges_ns[1:] > start - SEEN_NS)
+    return np.unique(np.where(seen, done.label, 0), return_inverse=True)[1]
 
 
 def measured(run: RunDir, read: Taken, against: str, of: RunDir) -> Source:

@@ -1,4 +1,4 @@
-"""Phases that were held back to back, beside what a sweep of the same device says of them."""
+"""What loads tell: phases held back to back, beside a sweep of the same device; by a signature how late a meter is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from joulelab.analysis.means import Means, means
 from joulelab.analysis.phases import reduce
 from joulelab.analysis.steady import SIZE, agreement, steady
+from joulelab.calibration.signature import lag
+from joulelab.calibration.threads import one_thread
 from joulelab.errors import DataInvalid
 from joulelab.recording import RunDir
 from joulelab.report.numbers import DASH, expanded, number
@@ -30,6 +32,21 @@ def held(run: RunDir, swept: RunDir | None) -> list[dict[str, str]]:
     """
     compared = means(reduce(swept)) if swept else None
     return [row for name in run.manifest.power for row in _on_channel(run, name, compared)]
+
+
+def lags(run: RunDir) -> list[dict[str, str]]:
+    """A row a power channel of a run with a signature: how old on average what it shows is, and how it averages."""
+    with one_thread():
+        return [_lag(run, name) for name in run.manifest.power]
+
+
+def _lag(run: RunDir, name: str) -> dict[str, str]:
+    names = ("channel", "lag (k = 2)", "averaging")
+    try:
+        found = lag(run, name)
+    except DataInvalid as reason:
+        return dict(zip(names, (name, DASH, str(reason)), strict=True))
+    return dict(zip(names, (name, expanded(found.lag_s, COVERAGE * found.lag_u_s, "s"), found.averaging), strict=True))
 
 
 def _on_channel(run: RunDir, name: str, compared: Means | None) -> list[dict[str, str]]:
