@@ -81,7 +81,7 @@ def test_what_is_shared_is_saved_and_read(tmp_path: Path) -> None:
 def test_a_dataset_without_the_newer_terms_is_read_and_merged(tmp_path: Path) -> None:
     old, new = phases(table()), deconvolved(table(), np.ones((15, 1)))
     assert old.budget is not None
-    replace(old, budget=old.budget.drop(columns=["ramp", "model"])).save(tmp_path)
+    replace(old, budget=old.budget.drop(columns=["ramp"])).save(tmp_path)
     with np.load(tmp_path / COVARIANCE) as stored:
         assert set(stored) == {"terms", "loads"}
     both = merge([read_dataset(tmp_path), new])
@@ -138,7 +138,7 @@ def test_the_boundary_cancels_in_the_total() -> None:
 
 def mean_of(found: Means, phase: str) -> Any:
     """The only mean of a phase, with its budget."""
-    return found.table.drop(columns="model").join(found.budget).set_index("phase").loc[phase]
+    return found.table.join(found.budget).set_index("phase").loc[phase]
 
 
 def sessions(many: int) -> pd.DataFrame:

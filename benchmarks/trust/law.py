@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from joulelab.analysis.cases import KEYS
 from joulelab.analysis.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.solved import RAMP_S
 from joulelab.calibration.certificate import FOLDER, certificate
 from joulelab.calibration.integrals import Floats, Ints
+from joulelab.calibration.system import SHAPE_REL
 from joulelab.quantities import Channel, Origin, Scope, SensorModel
 from joulelab.recording import Manifest, RunDir
 from joulelab.recording.block import Block
@@ -38,9 +41,8 @@ REPEATS = 5
 IDLE_W, IDLE_S, GAP_S = 80.0, 3.0, 0.3
 ENERGY_CV, TIME_CV, BOUNDARY_U_S = 0.01, 0.005, 1e-3
 """From one inference to another; and the told edge between prefill and decode about the true one."""
-RAMP_S, SHAPE_REL, ROUNDS = 0.1, 0.1, 5
-"""The power follows the load in a ramp of up to so long, and bends by so much in the middle of a phase: drawn for each
-run from what the deconvolution states of both. So many rounds make the energies what the law says."""
+ROUNDS = 5
+"""So many make the energies what the law says, however the power follows the load."""
 HALF_NS = 200_000
 """Half a poll's bracket, in which the reading lies as far off the middle in all polls of a run."""
 CLOCK = "a poll's bracket is rectangular; the rates of sensor and bench agree, so that a reading keeps its age"
@@ -69,7 +71,7 @@ def record(folder: Path, channel: Channel, interval_ns: int, seed: int) -> RunDi
     rng = np.random.default_rng(seed)
     asked = pd.DataFrame(rng.permutation(GRID * REPEATS), columns=["history", "prompt", "output"])
     edges, joules = _inferences(asked, rng)
-    trace = _trace(edges, joules, rng)
+    trace = _trace(edges, joules, _shapes(asked, rng), rng)
     end = int(edges[-1, -1]) + round(IDLE_S * SECOND)
     instrument = Instrument("meter", "simulated", {}, interval_ns, (channel,))
     journal = create_run(folder, _manifest(folder.name, instrument, seed))
@@ -100,23 +102,36 @@ def _inferences(asked: pd.DataFrame, rng: np.random.Generator) -> tuple[Ints, Fl
     return np.rint(edges * SECOND).astype(np.int64), joules
 
 
-def _trace(edges: Ints, joules: Floats, rng: np.random.Generator) -> Trace:
-    """The power that draws these energies between the edges, which follows the load in a ramp and bends in a phase."""
-    ramp_s, bend = rng.uniform(1e-3, RAMP_S), SHAPE_REL * rng.standard_normal()
+def _shapes(asked: pd.DataFrame, rng: np.random.Generator) -> Floats:
+    """Rise and bend [2, inferences, 2], relative, of prefill and decode: a rise for each configuration of a phase, and
+    a bend for all.
+    """
+    own = [asked.groupby(KEYS[phase]).ngroup().to_numpy() for phase in ("prefill", "decode")]
+    rises = np.stack([rng.standard_normal(k.max() + 1)[k] for k in own], axis=1)
+    return SHAPE_REL * np.stack([rises, np.tile(rng.standard_normal(2), (len(asked), 1))])
+
+
+def _trace(edges: Ints, joules: Floats, shapes: Floats, rng: np.random.Generator) -> Trace:
+    """The power that draws these energies between the edges, of these shapes within; it follows the load in a ramp.
+
+    The budget's `ramp` also allows for a low-pass instead, which is not drawn here.
+    """
+    ramp_s = rng.uniform(1e-3, RAMP_S)
     seconds: Floats = np.diff(edges, axis=1) / SECOND
     watts: Floats = joules / seconds
     for _ in range(ROUNDS):
-        trace = _ramped(*_load(edges, watts, bend), ramp_s)
+        trace = _ramped(*_load(edges, watts, shapes), ramp_s)
         drawn: Floats = np.diff(trace.energy(edges.ravel()).reshape(edges.shape), axis=1)
         watts = watts + (joules - drawn) / (seconds - ramp_s / 2)
     return trace
 
 
-def _load(edges: Ints, watts: Floats, bend: float) -> tuple[Ints, Floats]:
-    """Knots. Each phase rises by its bend to the middle and falls again; its steps take 1 us about the edges."""
+def _load(edges: Ints, watts: Floats, shapes: Floats) -> tuple[Ints, Floats]:
+    """Knots. Each phase rises or falls, and bends in the middle; its steps take 1 us about the edges."""
     middle = (edges[:, 1:] + edges[:, :-1]) // 2
     at = np.stack([edges[:, :2] + 500, middle, edges[:, 1:] - 500], axis=2)
-    phase = watts[:, :, None] * (1 + bend * np.array([-0.5, 0.5, -0.5]))
+    rise, bend = shapes[..., None] * np.array([[-0.5, 0.0, 0.5], [-0.5, 0.5, -0.5]])[:, None, None]
+    phase = watts[:, :, None] * (1 + rise + bend)
     rest = np.stack([edges[:, 0] - 500, edges[:, -1] + 500], axis=1)
     idle = np.full(len(edges), IDLE_W)
     t = np.column_stack([rest[:, 0], at.reshape(len(edges), -1), rest[:, 1]]).ravel()

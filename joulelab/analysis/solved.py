@@ -11,15 +11,13 @@ from scipy import sparse
 
 from joulelab.calibration.activity import seconds
 from joulelab.calibration.integrals import Floats, Ints
-from joulelab.calibration.kernel import Timing, columns, energies
+from joulelab.calibration.kernel import Timing, energies
 from joulelab.calibration.layout import times_of, timing_of
 from joulelab.calibration.system import Fit, System
 
 RAMP_S = 0.1
 """The unknown lag of a sensor may hide a ramp of the power of up to so long. The rise of an RTX 3090 comes 46 ms late
 on average, as one of 92 ms would (recording of GPU_Power_Benchmark)."""
-SHAPE_REL = 0.1
-"""How far a phase's power may bend within the phase, end to middle."""
 NUDGE_S = 2e-4
 FADED_STRETCHES, NEGLIGIBLE = 64, 1e-8
 """What one stretch says of another fades within so many; smaller parts of a standard deviation count as nothing."""
@@ -41,8 +39,8 @@ class Solved:
         """The energy [J] that was drawn from `start_s` to `stop_s` [rows]."""
         layout, fit = self.system.layout, self.fit
         drawn = energies(start_s, stop_s, layout.edges_s, self._follows)
-        level, rise = layout.level @ fit.levels + fit.deviation_w, layout.rise @ fit.rises
-        return np.asarray(drawn.level @ level + drawn.rise @ rise)
+        powers = np.concatenate([fit.levels, fit.rises, fit.bends])
+        return np.asarray(layout.powers(drawn, fit.levels) @ powers + drawn.level @ fit.deviation_w)
 
     @property
     def _follows(self) -> Timing:
@@ -53,7 +51,7 @@ class Solved:
         layout, fit = self.system.layout, self.fit
         drawn = energies(start_s, stop_s, layout.edges_s, self._follows)
         own = sparse.csr_array(drawn.level @ sparse.diags_array(fit.spread_w))
-        powers = sparse.hstack([drawn.level @ layout.level, drawn.rise @ layout.rise]).toarray()
+        powers = layout.powers(drawn, fit.levels).toarray()
         times = np.stack([self._slope(name, start_s, stop_s) for name in fit.free], axis=1) if fit.free else None
         border = powers if times is None else np.hstack([powers, times])
         common = (border - own @ fit.solution.through) @ fit.solution.factor
@@ -88,17 +86,6 @@ class Solved:
             return self
         times |= {"ramp_s": 0.0, "lowpass_s": decay_s, "age_s": times["age_s"] + decay_s}
         return replace(self, fit=self.system.again(replace(self.fit, timing=timing_of(times))), decay_s=decay_s)
-
-    def bent(self) -> Solved:
-        """The solution if the power bent in the middle of each phase, by `SHAPE_REL`: what rises cannot follow."""
-        layout, measured = self.system.layout, self.system.measured
-        power = np.abs(layout.level @ self.fit.levels)[1:-1] * (np.diff(layout.rise.indptr) > 0)[1:-1]
-        edges = np.sort(np.concatenate([layout.edges_s, (layout.edges_s[1:] + layout.edges_s[:-1]) / 2]))
-        halves = np.stack([power, -power], axis=1).ravel()
-        seen = columns(measured.t_s, edges, self.fit.timing, measured.window_s).rise
-        watts = measured.watts + SHAPE_REL * (seen @ np.concatenate([[0.0], halves, [0.0]]))
-        system = replace(self.system, measured=measured._replace(watts=watts))
-        return replace(self, system=system, fit=system.step(self.fit)[0])
 
 
 def _whitened(band: Floats, own: sparse.csr_array) -> sparse.csr_array:
@@ -136,7 +123,6 @@ def phase_energies(solved: Solved, start_ns: Ints, stop_ns: Ints, boundary_u_s: 
     """The energies of phases, and what they may err by together.
 
     boundary: what they would be if the inner edges were that much later.
-    model:    what a bend of the power within every phase moves that the fit has no term for.
     ramp:     what a ramp of 0 to `RAMP_S` moves, each as likely, the timing being found anew (the mean square by
               Simpson's rule, since it levels off where the ramp is longer than the phase). Where the ramp is found,
               what it would be if power followed the load as a low-pass does.
@@ -145,7 +131,6 @@ def phase_energies(solved: Solved, start_ns: Ints, stop_ns: Ints, boundary_u_s: 
     energy = solved.energies(start, stop)
     late, early = np.maximum(boundary_u_s, 0.0), np.maximum(-boundary_u_s, 0.0)
     terms = {"boundary": np.zeros(len(energy)), "ramp": np.zeros(len(energy))}
-    terms["model"] = solved.bent().energies(start, stop) - energy
     if np.any(boundary_u_s):
         edges = solved.system.layout.edges_s
         shift = np.zeros(len(edges))

@@ -75,17 +75,18 @@ class Columns(NamedTuple):
     """What readings [n] show of the stretches [m + 1] between edges, in shares of a reading.
 
     `level` of a stretch with power 1 throughout; `rise` of one whose power rises by 1 from its begin to its end, from
-    -1/2 to 1/2, so that its mean is 0.
+    -1/2 to 1/2, so that its mean is 0; `bend` of one whose power rises so by 1 up to its middle, and falls again.
     """
 
     level: sparse.csr_array
     rise: sparse.csr_array
+    bend: sparse.csr_array
 
 
 def columns(t_s: Floats, edges_s: Floats, timing: Timing, window_s: Floats | None = None) -> Columns:
     """The columns of the stretches between `edges_s` [m], ascending, for readings taken at `t_s` [n].
 
-    The first stretch is all time before the first edge, the last all time after the last one; those two have no rise.
+    The first stretch is all time before the first edge, the last all time after the last one; those two have no shape.
     The level's rows add up to 1. `window_s` [n]: the averaging windows of readings that each have their own, as the
     mean power between two updates of an energy counter has.
     """
@@ -95,11 +96,13 @@ def columns(t_s: Floats, edges_s: Floats, timing: Timing, window_s: Floats | Non
     own = None if window_s is None else window_s[row]
     first, last = stretch == 0, stretch == len(edges_s)
     began, ended = (seen(t_s[row] - edge, timing, 0, own) for edge in (begin, end))
-    sloped = seen(t_s[row] - begin, timing, 1, own) - seen(t_s[row] - end, timing, 1, own)
+    length = np.maximum(end - begin, TINY_S)
+    middle, risen, fallen = (seen(t_s[row] - t, timing, 1, own) for t in ((begin + end) / 2, begin, end))
     level = np.where(first, 1.0, began) - np.where(last, 0.0, ended)
-    rise = np.where(first | last, 0.0, sloped / np.maximum(end - begin, TINY_S) - (began + ended) / 2)
+    rise = np.where(first | last, 0.0, (risen - fallen) / length - (began + ended) / 2)
+    bend = np.where(first | last, 0.0, 2 * (risen - 2 * middle + fallen) / length - (began - ended) / 2)
     shape = len(t_s), len(edges_s) + 1
-    return Columns(*(sparse.csr_array((values, (row, stretch)), shape) for values in (level, rise)))
+    return Columns(*(sparse.csr_array((values, (row, stretch)), shape) for values in (level, rise, bend)))
 
 
 def shares(t_s: Floats, edges_s: Floats, timing: Timing) -> sparse.csr_array:

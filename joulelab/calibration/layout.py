@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from joulelab.calibration.integrals import Floats, Ints
-from joulelab.calibration.kernel import Timing
+from joulelab.calibration.kernel import Columns, Timing
 
 
 class Measured(NamedTuple):
@@ -37,8 +37,9 @@ class Layout:
     """What drew power when: m + 1 stretches of time, cut by `edges_s` [m], ascending.
 
     Their powers are `level` [m + 1, c] @ levels, and they rise by `rise` [m + 1, s] @ rises from begin to end, which
-    are N(0, (`RISE_REL` x power)^2) beforehand. The power of a stretch also deviates from that by a part of its own,
-    whose relative standard deviation all stretches of its `kind` [m + 1] share (-1: it does not deviate).
+    are N(0, (`SHAPE_REL` x power)^2) beforehand. Those that rise also bend in the middle, all of a `kind` [m + 1] by
+    one share of their power, N(0, `SHAPE_REL`^2) beforehand. The power of a stretch also deviates from that by a part
+    of its own, whose relative standard deviation all stretches of its kind share (-1: it neither bends nor deviates).
     """
 
     edges_s: Floats
@@ -52,6 +53,19 @@ class Layout:
         level = sparse.csr_array((np.ones(len(label)), (np.arange(len(label)), label)))
         none = np.full(len(label), -1, np.int64)
         return cls(edges_s, level, level[:, list(sloped)].tocsr(), none if kind is None else kind)
+
+    @property
+    def kinds(self) -> int:
+        return int(self.kind.max(initial=-1)) + 1
+
+    def powers(self, seen: Columns, levels: Floats) -> sparse.csr_array:
+        """What those who have `seen` the stretches so are shown of the levels, rises and bends [c + s + kinds], where
+        the levels are about `levels`.
+        """
+        bending = np.flatnonzero((self.kind >= 0) & (np.diff(self.rise.indptr) > 0))
+        power = np.abs(self.level @ levels)[bending]
+        bend = sparse.csr_array((power, (bending, self.kind[bending])), (len(self.kind), self.kinds))
+        return sparse.csr_array(sparse.hstack([seen.level @ self.level, seen.rise @ self.rise, seen.bend @ bend]))
 
     def between(self, begin_s: float, end_s: float) -> Layout:
         """The stretches that lie in a span of time, or into which it reaches."""

@@ -31,6 +31,7 @@ def nearest_timing(measured: Measured, layout: Layout, told: Timing, period_s: f
 
 def _left(system: System, timing: Timing) -> float:
     """What plain least squares leaves unexplained; what no reading shows counts as next to nothing."""
-    seen, watts = system.design(timing).border, system.measured.watts
+    unknown = np.zeros(system.layout.level.shape[1])
+    seen, watts = system.design(timing, unknown).border, system.measured.watts
     gram = (seen.T @ seen).toarray() + LEAST * np.eye(seen.shape[1])
     return float(np.sum((watts - seen @ linalg.solve(gram, seen.T @ watts, assume_a="pos")) ** 2))

@@ -16,8 +16,9 @@ from joulelab.calibration.kernel import Timing, columns
 from joulelab.calibration.layout import Free, Layout, Measured, allowed, times_of, timing_of
 from joulelab.calibration.noise import Noise, Problem
 
-RISE_REL = 0.1
-"""How much power may rise or fall within a phase before it has been seen: a standard deviation, relative."""
+SHAPE_REL = 0.1
+"""How much power may rise or fall within a phase, and how far bend in its middle, before it has been seen: standard
+deviations, relative."""
 STEP_S = 2e-4
 """Over which derivatives by a time are taken."""
 ROUNDS, STEPS = 2, 6
@@ -39,15 +40,17 @@ UNSEEN_REL = 10.0
 class Fit:
     """The powers, the timing, and how well they are known.
 
-    `levels` [c], `rises` [s] and the `free` times stand in this order in `solution.border` (there the times as
-    distances from where they are), with the covariance `solution.factor @ solution.factor.T`. `deviation_w` [m + 1] is
-    what each stretch deviates by, `spread_w` [m + 1] its standard deviation beforehand. `fitted_w` and `noise_u_w` [n].
+    `levels` [c], `rises` [s], `bends` [kinds] and the `free` times stand in this order in `solution.border` (there the
+    times as distances from where they are), with the covariance `solution.factor @ solution.factor.T`. `deviation_w`
+    [m + 1] is what each stretch deviates by, `spread_w` [m + 1] its standard deviation beforehand. `fitted_w` and
+    `noise_u_w` [n].
     """
 
     timing: Timing
     free: tuple[str, ...]
     levels: Floats
     rises: Floats
+    bends: Floats
     deviation_w: Floats
     spread_w: Floats
     fitted_w: Floats
@@ -61,7 +64,7 @@ class Fit:
 
     def time_u_s(self, name: str) -> float:
         """The standard uncertainty of one of the `free` times."""
-        k = len(self.levels) + len(self.rises) + self.free.index(name)
+        k = len(self.levels) + len(self.rises) + len(self.bends) + self.free.index(name)
         return float(np.linalg.norm(self.solution.factor[k]))
 
 
@@ -74,7 +77,7 @@ def fit(measured: Measured, layout: Layout, timing: Timing, free: Sequence[Free]
 
 
 class Design(NamedTuple):
-    """What readings [n] show of the levels and rises [c + s], and of the stretches [m + 1]."""
+    """What readings [n] show of the levels, rises and bends [c + s + kinds], and of the stretches [m + 1]."""
 
     border: sparse.csr_array
     inside: sparse.csr_array
@@ -105,20 +108,22 @@ class System:
         few = self.measured.only(np.arange(begin, min(begin + most, there)))
         return replace(self, measured=few, layout=self.layout.between(few.t_s[0] - LOOK_BACK_S, few.t_s[-1]))
 
-    def design(self, timing: Timing) -> Design:
+    def design(self, timing: Timing, levels: Floats) -> Design:
+        """At this timing, where the levels are about `levels`."""
         seen = columns(self.measured.t_s, self.layout.edges_s, timing, self.measured.window_s)
-        border = sparse.hstack([seen.level @ self.layout.level, seen.rise @ self.layout.rise], format="csr")
-        return Design(border, seen.level)
+        return Design(self.layout.powers(seen, levels), seen.level)
 
     def first(self, timing: Timing) -> Fit:
         """The powers at this timing, before anything is known of the noise."""
         m, c, s = *self.layout.level.shape, self.layout.rise.shape[1]
-        watts = self.measured.watts
-        noise = Noise.first(watts, self.measured.floor_u_w, int(self.layout.kind.max(initial=-1)) + 1)
+        watts, kinds = self.measured.watts, self.layout.kinds
+        noise = Noise.first(watts, self.measured.floor_u_w, kinds)
         level = np.full(c, float(np.abs(watts).mean()))
         nothing = Arrow(np.zeros(0), np.zeros(0), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
-        blank = Fit(timing, (), level, np.zeros(s), np.zeros(m), np.zeros(m), watts, watts, noise, nothing)
-        return self._solved(self._problem(self.design(timing), blank), blank, ())
+        blank = Fit(
+            timing, (), level, np.zeros(s), np.zeros(kinds), np.zeros(m), np.zeros(m), watts, watts, noise, nothing
+        )
+        return self._solved(self._problem(self.design(timing, level), blank), blank, ())
 
     def settle(self, found: Fit) -> Fit:
         """Move the times until they stay where they are."""
@@ -154,20 +159,20 @@ class System:
 
     def again(self, found: Fit) -> Fit:
         """The powers once more, timing and noise being what was found."""
-        return self._solved(self._problem(self.design(found.timing), found), found, ())
+        return self._solved(self._problem(self.design(found.timing, found.levels), found), found, ())
 
     def noise(self, found: Fit) -> Noise:
-        problem = self._problem(self.design(found.timing), found)
+        problem = self._problem(self.design(found.timing, found.levels), found)
         return noise.estimate(problem, found.noise, self.measured.floor_u_w)
 
     def step(self, found: Fit) -> tuple[Fit, Floats]:
         """One step of Gauss and Newton: the powers, and by how much each free time moves."""
-        here = self.design(found.timing)
-        powers = np.concatenate([found.levels, found.rises])
+        here = self.design(found.timing, found.levels)
+        powers = np.concatenate([found.levels, found.rises, found.bends])
         times, shown = times_of(found.timing), here.border @ powers + here.inside @ found.deviation_w
         slopes = []
         for free in self.free:
-            there = self.design(timing_of(times | {free.name: times[free.name] + STEP_S}))
+            there = self.design(timing_of(times | {free.name: times[free.name] + STEP_S}), found.levels)
             slopes.append((there.border @ powers + there.inside @ found.deviation_w - shown) / STEP_S)
         border = sparse.hstack([here.border, *(sparse.csr_array(slope[:, None]) for slope in slopes)], format="csr")
         problem = self._problem(Design(border, here.inside), found)
@@ -188,20 +193,21 @@ class System:
         share = abs(self.layout.level).max(axis=0).toarray().ravel()
         unseen = np.where(share > 0, share, 1.0) / reach
         size = (self.layout.rise.T @ np.abs(power)) / np.maximum(self.layout.rise.sum(axis=0), 1.0)
-        rises = 1 / np.maximum(RISE_REL * size, TINY_W) ** 2
-        times = [1 / free.u**2 for free in self.free][: design.border.shape[1] - len(found.levels) - len(rises)]
+        rises, bends = 1 / np.maximum(SHAPE_REL * size, TINY_W) ** 2, np.full(len(found.bends), SHAPE_REL**-2)
+        powers = np.concatenate([unseen**2, rises, bends])
+        times = [1 / free.u**2 for free in self.free][: design.border.shape[1] - len(powers)]
         return Problem(
             self.measured.watts,
             np.stack([constant, found.fitted_w, slope]),
             *design,
-            np.concatenate([unseen**2, rises, times]),
+            np.concatenate([powers, times]),
             self.layout.kind,
             power,
         )
 
     def _solved(self, problem: Problem, found: Fit, free: tuple[str, ...], pull: Floats | None = None) -> Fit:
         solution = problem.solve(found.noise, pull).solution
-        c, s = len(found.levels), len(found.rises)
+        c, s, kinds = len(found.levels), len(found.rises), len(found.bends)
         spread = found.noise.of_stretches(problem.kind, problem.power)
         deviation = solution.inside * spread
         return replace(
@@ -209,6 +215,7 @@ class System:
             free=free,
             levels=solution.border[:c],
             rises=solution.border[c : c + s],
+            bends=solution.border[c + s : c + s + kinds],
             deviation_w=deviation,
             spread_w=spread,
             fitted_w=problem.border @ solution.border + problem.inside @ deviation,
