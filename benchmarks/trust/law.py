@@ -112,15 +112,15 @@ def _shapes(asked: pd.DataFrame, rng: np.random.Generator) -> Floats:
 
 
 def _trace(edges: Ints, joules: Floats, shapes: Floats, rng: np.random.Generator) -> Trace:
-    """The power that draws these energies between the edges, of these shapes within; it follows the load in a ramp.
-
-    The budget's `ramp` also allows for a low-pass instead, which is not drawn here.
+    """The power that draws these energies between the edges, of these shapes within; it follows the load in a straight
+    ramp or, as likely, as a low-pass does that is as late.
     """
     ramp_s = rng.uniform(1e-3, RAMP_S)
+    means = [(ramp_s, 1.0)] if rng.random() < 0.5 else _low_pass(ramp_s / 2)
     seconds: Floats = np.diff(edges, axis=1) / SECOND
     watts: Floats = joules / seconds
     for _ in range(ROUNDS):
-        trace = _ramped(*_load(edges, watts, shapes), ramp_s)
+        trace = _followed(*_load(edges, watts, shapes), means)
         drawn: Floats = np.diff(trace.energy(edges.ravel()).reshape(edges.shape), axis=1)
         watts = watts + (joules - drawn) / (seconds - ramp_s / 2)
     return trace
@@ -138,12 +138,24 @@ def _load(edges: Ints, watts: Floats, shapes: Floats) -> tuple[Ints, Floats]:
     return t, np.column_stack([idle, phase.reshape(len(edges), -1), idle]).ravel()
 
 
-def _ramped(knots: Ints, watts: Floats, ramp_s: float) -> Trace:
-    """The running mean over the last `ramp_s`."""
+def _low_pass(constant_s: float) -> list[tuple[float, float]]:
+    """Running means, each with its weight, that together are a low-pass: its memory as a staircase."""
+    ends = constant_s * np.array([0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0])
+    heights = np.diff(-np.exp(-ends / constant_s)) / np.diff(ends)
+    weights = ends[1:] * (heights - np.append(heights[1:], 0.0))
+    return list(zip(ends[1:].tolist(), (weights / weights.sum()).tolist(), strict=True))
+
+
+def _followed(knots: Ints, watts: Floats, means: list[tuple[float, float]]) -> Trace:
+    """The sum of running means over the last so many seconds, each with its weight."""
     load = _joined(knots, watts)
-    t = np.unique(knots[:, None] + np.rint(np.linspace(0, ramp_s, 5) * SECOND).astype(np.int64))
-    drawn = load.energy(t) - load.energy(np.asarray(t - ramp_s * SECOND, np.float64))
-    return _joined(t, drawn / ramp_s)
+    ends = np.unique([*np.linspace(0, means[0][0], 5), *(seconds for seconds, _ in means)])
+    t = np.unique(knots[:, None] + np.rint(ends * SECOND).astype(np.int64))
+    drawn = np.zeros(len(t))
+    for seconds, weight in means:
+        before = np.asarray(t - seconds * SECOND, np.float64)
+        drawn += weight * (load.energy(t) - load.energy(before)) / seconds
+    return _joined(t, drawn)
 
 
 def _joined(t: Ints, watts: NDArray[Any]) -> Trace:

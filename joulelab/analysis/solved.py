@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import expit
 
 from joulelab.calibration.activity import seconds
 from joulelab.calibration.integrals import Floats, Ints
@@ -25,15 +26,11 @@ FADED_STRETCHES, NEGLIGIBLE = 64, 1e-8
 
 @dataclass(frozen=True)
 class Solved:
-    """One channel's system with its solution. Times in seconds after `origin_ns`.
-
-    Power follows the load in the ramp of `fit`, or with the time constant `decay_s` if that is not 0.
-    """
+    """One channel's system with its solution. Times in seconds after `origin_ns`."""
 
     origin_ns: int
     system: System
     fit: Fit
-    decay_s: float = 0.0
 
     def energies(self, start_s: Floats, stop_s: Floats) -> Floats:
         """The energy [J] that was drawn from `start_s` to `stop_s` [rows]."""
@@ -44,7 +41,8 @@ class Solved:
 
     @property
     def _follows(self) -> Timing:
-        return Timing(lowpass_s=self.decay_s) if self.decay_s else Timing(ramp_s=self.fit.timing.ramp_s)
+        ramp_s = self.fit.timing.ramp_s
+        return Timing(lowpass_s=ramp_s / 2) if self.system.decays else Timing(ramp_s=ramp_s)
 
     def shared(self, start_s: Floats, stop_s: Floats) -> sparse.csr_array:
         """Factors [rows, factors] in J of these energies' covariance, which is shared @ shared.T."""
@@ -76,16 +74,15 @@ class Solved:
         settled = part.settle(replace(part.first(timing_of(times)), noise=self.fit.noise))
         return replace(self, fit=self.system.again(replace(self.fit, timing=settled.timing)))
 
-    def decaying(self) -> Solved:
-        """The solution if the power followed the load as a low-pass does instead of in a ramp, as late on average.
+    def decaying(self) -> tuple[Solved, float]:
+        """The solution if power followed the load as a low-pass does instead of in a ramp, and how likely that is.
 
-        The same where the sensor has a low-pass of its own, which says about as much of the shape.
+        Before the readings both are; a sensor that has a low-pass of its own tells the two apart no better than that.
         """
-        times, decay_s = times_of(self.fit.timing), self.fit.timing.ramp_s / 2
-        if times["lowpass_s"]:
-            return self
-        times |= {"ramp_s": 0.0, "lowpass_s": decay_s, "age_s": times["age_s"] + decay_s}
-        return replace(self, fit=self.system.again(replace(self.fit, timing=timing_of(times))), decay_s=decay_s)
+        system = replace(self.system, decays=True)
+        other = replace(self, system=system, fit=system.settle(self.fit))
+        worse = system.cost(other.fit, self.fit.noise_u_w) - self.system.cost(self.fit, self.fit.noise_u_w)
+        return other, float(expit(-worse / 2))
 
 
 def _whitened(band: Floats, own: sparse.csr_array) -> sparse.csr_array:
@@ -125,7 +122,8 @@ def phase_energies(solved: Solved, start_ns: Ints, stop_ns: Ints, boundary_u_s: 
     boundary: what they would be if the inner edges were that much later.
     ramp:     what a ramp of 0 to `RAMP_S` moves, each as likely, the timing being found anew (the mean square by
               Simpson's rule, since it levels off where the ramp is longer than the phase). Where the ramp is found,
-              what it would be if power followed the load as a low-pass does.
+              power may also follow the load as a low-pass does: the energy is the mean of both stories, each as likely
+              as the readings make it, and this is how far it is from either.
     """
     start, stop = (seconds(t, solved.origin_ns) for t in (start_ns, stop_ns))
     energy = solved.energies(start, stop)
@@ -137,7 +135,9 @@ def phase_energies(solved: Solved, start_ns: Ints, stop_ns: Ints, boundary_u_s: 
         shift[np.searchsorted(edges, stop[late > 0])] = late[late > 0]
         terms["boundary"] = solved.moved(shift).energies(start + early, stop + late) - energy
     if "ramp_s" in solved.fit.free:
-        terms["ramp"] = solved.decaying().energies(start, stop) - energy
+        other, share = solved.decaying()
+        apart = other.energies(start, stop) - energy
+        energy, terms["ramp"] = energy + share * apart, np.sqrt(share * (1 - share)) * apart
     else:
         half, whole = (solved.ramped(ramp_s).energies(start, stop) - energy for ramp_s in (RAMP_S / 2, RAMP_S))
         terms["ramp"] = np.copysign(np.sqrt((4 * half**2 + whole**2) / 6), whole)

@@ -85,11 +85,15 @@ class Design(NamedTuple):
 
 @dataclass(frozen=True)
 class System:
-    """Readings, stretches and the times to find, put together."""
+    """Readings, stretches and the times to find, put together.
+
+    Power follows the load in a straight ramp of `ramp_s`; where it `decays`, as a low-pass does that is as late.
+    """
 
     measured: Measured
     layout: Layout
     free: Sequence[Free]
+    decays: bool = False
 
     def fit(self, timing: Timing) -> Fit:
         """All that is to be found; see `fit`."""
@@ -110,6 +114,8 @@ class System:
 
     def design(self, timing: Timing, levels: Floats) -> Design:
         """At this timing, where the levels are about `levels`."""
+        if self.decays:
+            timing = timing._replace(lowpass_s=timing.lowpass_s + timing.ramp_s / 2, ramp_s=0.0)
         seen = columns(self.measured.t_s, self.layout.edges_s, timing, self.measured.window_s)
         return Design(self.layout.powers(seen, levels), seen.level)
 
@@ -140,17 +146,17 @@ class System:
 
     def _better(self, found: Fit, moves: Floats, noise_u_w: Floats) -> Fit | None:
         """What explains the readings better along the `moves` of the times; None where nothing near does."""
-        cost = self._cost(found, noise_u_w)
+        cost = self.cost(found, noise_u_w)
         for part in PARTS:
             times = times_of(found.timing)
             for free, move in zip(self.free, moves, strict=True):
                 times[free.name] += part * move
             moved = self.again(replace(found, timing=timing_of(allowed(times))))
-            if self._cost(moved, noise_u_w) < cost:
+            if self.cost(moved, noise_u_w) < cost:
                 return moved
         return None
 
-    def _cost(self, found: Fit, noise_u_w: Floats) -> float:
+    def cost(self, found: Fit, noise_u_w: Floats) -> float:
         """The sum of squares that a fit has left, in units of a given noise, and those of what was known beforehand."""
         left = (self.measured.watts - found.fitted_w) / noise_u_w
         times = times_of(found.timing)
