@@ -150,7 +150,7 @@ def test_the_budget_of_steady_power_is_gain_offset_and_resolution() -> None:
     terms = {name: float(term[0]) for name, term in found.budget.items()}
     assert tuple(terms) == TERMS
     noise = 0.3 / np.sqrt(1000)
-    expected = [0.1, 0.2, 0.5 / np.sqrt(12), noise, 0, 0, 0, 0, 0.01]
+    expected = [0.1, 0.2, 0.5 / np.sqrt(12), noise, 0, 0, 0, 0, 0, 0.01]
     assert list(terms.values()) == pytest.approx(expected, abs=1e-9)
     assert found.energy_u_j == pytest.approx(np.sqrt(np.sum(np.square(expected))))
 

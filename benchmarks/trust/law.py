@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from joulelab.analysis.cases import KEYS
 from joulelab.analysis.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
-from joulelab.analysis.solved import RAMP_S
+from joulelab.analysis.solved import RAMP_S, START_U_S
 from joulelab.calibration.certificate import FOLDER, certificate
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.calibration.system import SHAPE_REL
@@ -113,14 +113,16 @@ def _shapes(asked: pd.DataFrame, rng: np.random.Generator) -> Floats:
 
 def _trace(edges: Ints, joules: Floats, shapes: Floats, rng: np.random.Generator) -> Trace:
     """The power that draws these energies between the edges, of these shapes within; it follows the load in a straight
-    ramp or, as likely, as a low-pass does that is as late.
+    ramp or, as likely, as a low-pass does that is as late. The load begins as late or early of each request.
     """
     ramp_s = rng.uniform(1e-3, RAMP_S)
     means = [(ramp_s, 1.0)] if rng.random() < 0.5 else _low_pass(ramp_s / 2)
+    late_ns = round(START_U_S * rng.standard_normal() * SECOND)
+    begun = edges + np.array([late_ns, 0, 0])
     seconds: Floats = np.diff(edges, axis=1) / SECOND
     watts: Floats = joules / seconds
     for _ in range(ROUNDS):
-        trace = _followed(*_load(edges, watts, shapes), means)
+        trace = _followed(*_load(begun, watts, shapes), means)
         drawn: Floats = np.diff(trace.energy(edges.ravel()).reshape(edges.shape), axis=1)
         watts = watts + (joules - drawn) / (seconds - ramp_s / 2)
     return trace

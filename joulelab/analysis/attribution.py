@@ -112,7 +112,7 @@ def _slow_status(
     """Why a deconvolved phase has no energy, with what to change."""
     status = np.full(len(start), OK, object)
     known = UNDETERMINED * np.maximum(found.energy_j, 0.0)
-    doubt = np.sqrt(np.sum([terms[name] ** 2 for name in ("noise", "ramp", "boundary")], axis=0))
+    doubt = np.sqrt(np.sum([terms[name] ** 2 for name in ("noise", "ramp", "start", "boundary")], axis=0))
     status[doubt > known] = TOO_SLOW
     status[np.abs(terms["ramp"]) > known] = RAMP_OR_LAG
     status[~found.sound] = "not covered by readings"

@@ -11,7 +11,7 @@ from joulelab.calibration.integrals import NS, Floats, between, steps
 from joulelab.calibration.readings import Readings
 from joulelab.quantities import Channel, Kind
 
-TERMS = ("gain", "offset", "resolution", "noise", "sampling", "clock", "lag", "ramp", "boundary")
+TERMS = ("gain", "offset", "resolution", "noise", "sampling", "clock", "lag", "ramp", "start", "boundary")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def budget(channel: Channel, signal: Signal, boundary_u_s: Floats, energy: Float
                 ones loses by its kink D(stop) - D(start), D the step at an edge, however its edges are late or blurred.
     boundary:   the inner edge moves P(edge) * u between prefill and decode.
 
-    Ramp is 0 here: where the sensor follows the phase, it follows the shape of its power.
+    Ramp and start are 0 here: where the sensor follows the phase, it follows the shape of its power.
     """
     sensor, gauge, found = channel.sensor, channel.kind is Kind.GAUGE, signal.readings
     duration = (signal.stop - signal.start) * NS
@@ -55,6 +55,7 @@ def budget(channel: Channel, signal: Signal, boundary_u_s: Floats, energy: Float
         "clock": slope * found.half_width_s / np.sqrt(3),
         "lag": _lag(channel, signal, slope, kink),
         "ramp": np.zeros(len(energy)),
+        "start": np.zeros(len(energy)),
         "boundary": inner * boundary_u_s,
     }
     return {name: np.where(np.isnan(energy), np.nan, term) for name, term in terms.items()}

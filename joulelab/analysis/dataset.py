@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 """The columns in their order, each quantity with its unit in the field's metadata. Unknown is null."""
 SUBJECT = ("device", "model", "quant", "engine", "mode", "batch", "threads")
 """What a measurement is of: rows that differ in one of these are never pooled."""
-SYSTEMATIC = ("gain", "offset", "clock", "lag", "ramp")
+SYSTEMATIC = ("gain", "offset", "clock", "lag", "ramp", "start")
 """The terms of the budget that err alike in every row of a channel."""
 _SHARED, _CSR = "shared_", ("data", "indices", "indptr", "shape")
 _TO_PANDAS = {_WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), _TEXT: pd.StringDtype(na_value=np.nan)}

@@ -33,6 +33,7 @@ CAUSES = {
     "lag": "how old a reading is",
     "boundary": "when the prefill ended and the decode began",
     "ramp": "how slowly the power follows the load, which a slow sensor shows as lag",
+    "start": "how long after the request the engine begins to work",
     "repetition": "repeats differ by more than the noise explains",
     "baseline": "the idle power that is taken off differs from one idle step to the next",
 }
