@@ -242,6 +242,7 @@ async def _modbus(device: SimDevice, path: str, ready: threading.Event, done: th
     while not done.is_set():
         await asyncio.sleep(TICK_S)
     await server.shutdown()  # type: ignore[no-untyped-call]
+    await asyncio.sleep(TICK_S)  # what its callbacks were yet to start
     left = asyncio.all_tasks() - {asyncio.current_task()}  # a request that it was in the middle of
     for task in left:
         task.cancel()
