@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from joulelab.calibration.clock import ClockMap
-from joulelab.calibration.readings import arrived
+from joulelab.calibration.readings import Readings, arrived, readings
+from joulelab.quantities import Channel
 from joulelab.recording import RunDir
 
 
@@ -38,6 +39,13 @@ def clock_maps(run: RunDir) -> dict[str, ClockMap]:
         probes.setdefault(record["instrument"], []).append((record["device"], record["before"], record["after"]))
     suspends = [record["suspend"] for record in run.records("jump") if "suspend" in record]
     return {name: ClockMap.fit(*np.array(rows, np.int64).T).suspended(suspends) for name, rows in probes.items()}
+
+
+def read_channel(run: RunDir, name: str, channel: Channel) -> Readings:
+    """The readings of "instrument.channel" in `run`, taken for what `channel` says of it, on the bench clock."""
+    meter = name.partition(".")[0]
+    interval_ns = next(i.interval_ns for i in run.manifest.instruments if i.name == meter)
+    return readings(channel, interval_ns, run.samples(meter), clock_maps(run).get(meter))
 
 
 def clock_certificate(run: RunDir) -> list[ClockFigures]:

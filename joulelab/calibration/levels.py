@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.calibration.clocks import clock_maps
+from joulelab.calibration.clocks import read_channel
 from joulelab.calibration.integrals import NS, Floats, Ints, counter, integrate
-from joulelab.calibration.readings import readings
 from joulelab.quantities import Channel, Kind
 from joulelab.recording import RunDir
 
@@ -58,9 +57,7 @@ class Signal:
 
 def signal(run: RunDir, name: str, channel: Channel, shift_ns: int = 0) -> Signal:
     """What `channel`, called `name` in `run`, read there; `shift_ns` is added to the times."""
-    meter = name.partition(".")[0]
-    interval_ns = next(i.interval_ns for i in run.manifest.instruments if i.name == meter)
-    found = readings(channel, interval_ns, run.samples(meter), clock_maps(run).get(meter))
+    found = read_channel(run, name, channel)
     return Signal(name, channel, found.t_ns + shift_ns, found.values)
 
 

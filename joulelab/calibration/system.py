@@ -1,4 +1,4 @@
-"""The least squares that sensor identification and deconvolution share: linear in the powers, not in the timing."""
+"""The least squares of deconvolution: linear in the powers of stretches, not in the timing of the sensor."""
 
 from __future__ import annotations
 
@@ -68,14 +68,6 @@ class Fit:
         return float(np.linalg.norm(self.solution.factor[k]))
 
 
-def fit(measured: Measured, layout: Layout, timing: Timing, free: Sequence[Free] = ()) -> Fit:
-    """The powers of `layout` and the `free` times, which begin where `timing` has them.
-
-    Gauss and Newton on all at once, in turn with the noise, whose parts are found by restricted maximum likelihood.
-    """
-    return System(measured, layout, free).fit(timing)
-
-
 class Design(NamedTuple):
     """What readings [n] show of the levels, rises and bends [c + s + kinds], and of the stretches [m + 1]."""
 
@@ -96,7 +88,10 @@ class System:
     decays: bool = False
 
     def fit(self, timing: Timing) -> Fit:
-        """All that is to be found; see `fit`."""
+        """The powers and the `free` times, which begin where `timing` has them.
+
+        Gauss and Newton on all at once, in turn with the noise, whose parts are found by restricted maximum likelihood.
+        """
         part = self.part()
         found = part.first(timing)
         for _ in range(ROUNDS):

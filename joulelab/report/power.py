@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.calibration.clocks import clock_maps
+from joulelab.calibration.clocks import read_channel
 from joulelab.calibration.integrals import NS, Floats, Ints, steps
-from joulelab.calibration.readings import readings
 from joulelab.quantities import Kind
 from joulelab.recording import RunDir
 
@@ -28,8 +27,7 @@ def read_power(run: RunDir, name: str, start: int, stop: int) -> Line:
     """The power of one channel, "instrument.channel", from `start` to `stop` [ns], one reading more on either side."""
     channel = run.channels[name]
     instrument = next(i for i in run.manifest.instruments if i.name == name.partition(".")[0])
-    clock_map = clock_maps(run).get(instrument.name)
-    found = readings(channel, instrument.interval_ns, run.samples(instrument.name), clock_map)
+    found = read_channel(run, name, channel)
     first, last = np.searchsorted(found.t_ns, (start, stop))
     near = slice(max(first - 1, 0), last + 1)
     if channel.kind is Kind.COUNTER:
