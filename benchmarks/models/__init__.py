@@ -1,0 +1,1 @@
+"""Models, verdicts, the inference space and the Mapper."""

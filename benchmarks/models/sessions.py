@@ -1,6 +1,6 @@
 """The box and the sessions that the Mapper is judged on, laid down before any device was fitted to them.
 
-`python -m benchmarks.models.sessions` drew `sessions.csv`; it is read, never drawn again: a generator's numbers may change
+`python -m benchmarks.models.sessions` drew `sessions.csv`; it is read, never drawn again: a generator may change
 with NumPy, and a workload that moves with the results proves nothing.
 """
 
