@@ -18,7 +18,9 @@ from joulelab.errors import DataInvalid, HardwareMissing, JoulelabError, RunAbor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from joulelab.analysis.models import Model
     from joulelab.analysis.phases import Phases
+    from joulelab.analysis.placement.study import Study
     from joulelab.analysis.validation import Verdict
     from joulelab.bench import Plan
     from joulelab.lab import Lab
@@ -46,8 +48,25 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(help="Runs, sessions or datasets; left out: those of the last session that measured."),
 ]
+OfModels = Annotated[
+    list[str] | None,
+    typer.Argument(help="Runs, sessions, datasets or files of models; left out: those of the last session."),
+]
 Split = Annotated[
-    Literal["configuration", "prompt"], typer.Option(help="Hold out by configuration or by prompt length.")
+    Literal["configuration", "prompt", "decode", "corner", "day"],
+    typer.Option(help="Hold out a tenth of the configurations, one length, what is longer than half, or a day."),
+]
+Valid = Annotated[
+    list[str] | None,
+    typer.Option("--valid", help="The range that is fitted and judged: output>=64, prompt<=4096 (may be repeated)."),
+]
+Gain = Annotated[
+    Literal["session", "day", "run"] | None,
+    typer.Option(help="Pool the sources: each session, day or run has a gain of its own."),
+]
+Loss = Annotated[
+    Literal["wls", "huber", "quantile"],
+    typer.Option(help="Minimise squares of relative errors, squares that spare outliers (huber), or the MAPE itself."),
 ]
 MinPeriods = Annotated[float, typer.Option(help="Leave out energies of phases shorter than this many sensor periods.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.")]
@@ -168,6 +187,16 @@ def plan(
     lab_file: LabFile = None,
     runs: RunsFolder = None,
     device: Device = None,
+    design: Annotated[
+        bool, typer.Option("--design", help="Choose from the protocol's box what to measure next, by the last session.")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="The design's measuring time, such as '10 min'; otherwise the protocol's own.")
+    ] = None,
+    criterion: Annotated[
+        Literal["I", "D", "G"],
+        typer.Option(help="What becomes small: the mean interval, those of coefficients, the largest interval."),
+    ] = "I",
     as_json: AsJson = False,
 ) -> None:
     """The steps of a protocol, and how long and how precise they will be; no hardware touched."""
@@ -175,8 +204,25 @@ def plan(
 
     plans = _plans(_lab(lab_file)[1], protocol, device)
     folder = _runs_folder(runs, lab_file)
+    if design or budget:
+        _design(plans, folder, budget, criterion, as_json)
+        return
     rows = [outlook(plan, folder) for plan in plans]
     console.show(rows, as_json, lambda rows: console.sections({row["device"]: row for row in rows}))
+
+
+def _design(
+    plans: Sequence[Plan], folder: Path, budget: str | None, criterion: Literal["I", "D", "G"], as_json: bool
+) -> None:
+    from joulelab.proposal import described, encoded, known, propose
+    from joulelab.quantities import parse_quantity
+
+    seconds = parse_quantity(budget, "s") if budget else None
+    found = [(plan, propose(plan, known(plan.device, folder), seconds, criterion=criterion)) for plan in plans]
+    if as_json:
+        console.show([encoded(*each) for each in found], True, str)
+    else:
+        print("\n\n".join(described(*each) for each in found))  # as it is: the stanza is to be copied
 
 
 @app.command()
@@ -186,6 +232,10 @@ def run(
     runs: RunsFolder = None,
     device: Device = None,
     resume: Annotated[str | None, typer.Option(help="Finish this interrupted run.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Batches until the held-out errors' upper ends are under these targets: 2.7%,5.2%."),
+    ] = None,
     require_pass: Annotated[
         bool, typer.Option("--require-pass", help="Exit 6 unless every verdict is a pass.")
     ] = False,
@@ -194,6 +244,11 @@ def run(
     """Run, record, reduce, fit, validate and report."""
     folder = _runs_folder(runs, lab_file)
     faults: list[JoulelabError] = []
+    if until:
+        passed = _measure_until(until, _plans(_lab(lab_file)[1], protocol, device), folder, resume, as_json)
+        if require_pass and not passed:
+            raise typer.Exit(EXIT_VERDICT)
+        return
     if resume:
         finished = _resume(_find(folder, resume))
     else:
@@ -374,47 +429,171 @@ def reduce(
 
 
 @app.command()
-def fit(
+def fit(  # noqa: PLR0913, PLR0917 an option each
     sources: Sources = None,
     lab_file: LabFile = None,
     runs: RunsFolder = None,
     out: Out = None,
+    valid: Valid = None,
+    gain: Gain = None,
+    loss: Loss = "wls",
     min_periods: MinPeriods = 5.0,
     certificates: Certificates = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit time and energy models; --out writes them as JSON."""
     from joulelab.analysis.models import fit as fit_phases
+    from joulelab.analysis.physical import physical
+    from joulelab.analysis.valid import parse
     from joulelab.recording.whole import write_whole
     from joulelab.report.text import coefficients
 
-    loaded = _load(sources, runs, lab_file, certificates)
-    models = [model for _, phases in loaded for model in fit_phases(phases, min_periods)]
-    encoded = [model.to_json() for model in models]
+    asked: dict[str, Any] = {"min_periods": min_periods, "valid": [parse(bound) for bound in valid or ()], "gain": gain}
+    sets = _pooled(_load(sources, runs, lab_file, certificates), pool=gain is not None)
+    fitted = [(phases, fit_phases(phases, loss=loss, **asked)) for phases in sets]
+    models = [model for _, own in fitted for model in own]
+    energies = physical(fitted, **asked)
+    encoded = {"models": [model.to_json() for model in models], "physical": [found.to_json() for found in energies]}
     if out:
-        write_whole(out, json.dumps({"models": encoded}, indent=1) + "\n")
-    console.show(models, as_json, coefficients, lambda _: {"models": encoded})
+        write_whole(out, json.dumps(encoded, indent=1) + "\n")
+    console.show(models, as_json, lambda _: coefficients(models, energies), lambda _: encoded)
 
 
 @app.command()
-def validate(
+def validate(  # noqa: PLR0913, PLR0917 an option each
     sources: Sources = None,
     lab_file: LabFile = None,
     runs: RunsFolder = None,
     split: Split = "configuration",
+    valid: Valid = None,
+    gain: Gain = None,
     min_periods: MinPeriods = 5.0,
     certificates: Certificates = None,
     as_json: AsJson = False,
 ) -> None:
     """Held-out errors against the targets; exit 6 where a verdict fails or is undecided."""
+    from joulelab.analysis.valid import parse
+    from joulelab.analysis.validation import across
     from joulelab.analysis.validation import validate as validate_phases
-    from joulelab.report.text import verdicts as as_text
+    from joulelab.report.verdict_text import verdicts as as_text
 
-    loaded = _load(sources, runs, lab_file, certificates)
-    verdicts = [v for _, phases in loaded for v in validate_phases(phases, split=split, min_periods=min_periods)]
-    console.show(verdicts, as_json, as_text, lambda found: {"models": [v.to_json() for v in found]})
+    asked: dict[str, Any] = {"min_periods": min_periods, "valid": [parse(bound) for bound in valid or ()], "gain": gain}
+    sets = _pooled(_load(sources, runs, lab_file, certificates), pool=gain is not None or split == "day")
+    judged = [(phases, validate_phases(phases, split=split, **asked)) for phases in sets]
+    both = [(found, across(phases, found, **asked)) for phases, found in judged]
+    verdicts, splits = ([v for pair in both for v in pair[k]] for k in (0, 1))
+    encoded = {"models": [v.to_json() for v in verdicts], "splits": [v.to_json() for v in splits]}
+    console.show(both, as_json, as_text, lambda _: encoded)
     if not _passed(verdicts):
         raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command("map")
+def map_space(  # noqa: PLR0913, PLR0917 an option each
+    sources: OfModels = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="latency, energy, power, edp or energy-capped (may be repeated); otherwise all."),
+    ] = None,
+    cap: Annotated[str | None, typer.Option(help="The longest latency for energy-capped, such as 5s.")] = None,
+    history: Annotated[str | None, typer.Option(help="Histories to map, such as 0,1024; otherwise some.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt lengths, such as 16-4096; otherwise all measured.")] = None,
+    decode: Annotated[str | None, typer.Option(help="Output lengths, such as 16-1024; otherwise all measured.")] = None,
+    idle: Annotated[
+        Literal["sleep", "awake"], typer.Option(help="Whether the idle power of the other devices counts.")
+    ] = "sleep",
+    channel: Annotated[
+        str | None, typer.Option(help="Energies of this channel or instrument; otherwise of the widest scope.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The language model, where devices share several.")] = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    certificates: Certificates = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Pictures as .html, or every point as .csv, .parquet.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which device is best over prompt and decode length, by how much, and what each device waits for."""
+    from joulelab.analysis.aims import aims_of
+    from joulelab.analysis.boundaries import boundaries
+    from joulelab.analysis.costs import device_costs
+    from joulelab.analysis.regions import region_maps
+    from joulelab.analysis.space import mapped, parse_histories, parse_range
+    from joulelab.report.map_page import check_name, write_maps
+    from joulelab.report.map_text import as_text, rows
+
+    if out:
+        check_name(out)
+    aims = aims_of(objective, idle, cap)
+    models = _models(sources, runs, lab_file, certificates)
+    costs = device_costs(models, channel, language_model=model, energy=any(aim.needs_energy for aim in aims))
+    grid = mapped(costs, parse_histories(history), parse_range(prompt), parse_range(decode))
+    maps = region_maps(costs, grid, aims)
+    edges = [boundaries(found, costs) for found in maps]
+    if out:
+        write_maps(out, costs, maps, edges)
+    found = [row for one, its in zip(maps, edges, strict=True) for row in rows(one, its)]
+    console.show(found, as_json, lambda found: as_text(found, maps), lambda found: {"maps": found})
+
+
+@app.command()
+def place(  # noqa: PLR0913, PLR0917 an option each
+    sources: OfModels = None,
+    sessions: Annotated[
+        Path | None, typer.Option("--sessions", help="CSV with session, prompt and output: a row a turn.")
+    ] = None,
+    objective: Annotated[
+        Literal["latency", "energy", "edp", "energy-capped"], typer.Option(help="What is to be the least.")
+    ] = "latency",
+    cap: Annotated[str | None, typer.Option(help="The longest a turn may take for energy-capped, such as 5s.")] = None,
+    link: Annotated[
+        str | None, typer.Option(help="Caches may move over it: '200 Mbit/s 5 ms 0.5 uJ/byte'; otherwise none does.")
+    ] = None,
+    copies: Annotated[
+        Literal["keep", "drop"], typer.Option(help="Whether a device keeps its cache when a turn runs elsewhere.")
+    ] = "keep",
+    idle: Annotated[
+        Literal["sleep", "awake"], typer.Option(help="Whether the idle power of the other devices counts.")
+    ] = "sleep",
+    channel: Annotated[
+        str | None, typer.Option(help="Energies of this channel or instrument; otherwise of the widest scope.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The language model, where devices share several.")] = None,
+    lab_file: LabFile = None,
+    runs: RunsFolder = None,
+    certificates: Certificates = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The plot, as SVG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where each turn of sessions should run, and what that gains over one device and over simple rules."""
+    from joulelab.analysis.costs import device_costs
+    from joulelab.analysis.placement.ranges import Ranged, check_seen
+    from joulelab.analysis.placement.study import study
+    from joulelab.analysis.placement.tables import setting_of
+    from joulelab.analysis.placement.turns import read_sessions
+    from joulelab.report import placement
+
+    if sessions is None:
+        raise UserError("--sessions names the turns to place: a CSV file with session, prompt and output")
+    turns = read_sessions(sessions)
+    setting = setting_of(objective, cap, link, copies=copies == "keep", idle=idle)
+    models = _models(sources, runs, lab_file, certificates)
+    costs = device_costs(models, channel, language_model=model, energy=objective != "latency")
+    devices = [Ranged(each) for each in costs]
+    check_seen(devices, turns)
+    found = study(devices, turns, setting)
+    if out:
+        _write_placement(out, found)
+    console.show(found, as_json, lambda found: placement.as_text(found, costs), placement.encoded)
+
+
+def _write_placement(out: Path, found: Study) -> None:
+    from joulelab.recording.whole import write_whole
+    from joulelab.report.figures import svg
+    from joulelab.report.placement_plot import plot
+
+    write_whole(out, svg(plot(found)))
 
 
 @app.command()
@@ -509,6 +688,30 @@ def _load(
     return loaded
 
 
+def _pooled(loaded: Sequence[tuple[Path, Phases]], *, pool: bool) -> list[Phases]:
+    """Each source by itself, or all of them as one."""
+    from joulelab.analysis.phases import merge
+
+    found = [phases for _, phases in loaded]
+    return [merge(found)] if pool else found
+
+
+def _models(
+    sources: Sequence[str] | None, runs: Path | None, lab_file: Path | None, certificates: Path | None
+) -> list[Model]:
+    """The models of model files, and those fitted to runs, sessions and datasets."""
+    from joulelab.analysis.models import fit as fit_phases
+    from joulelab.analysis.models import read_models
+
+    files = [source for source in sources or () if source.endswith(".json")]
+    others = [source for source in sources or () if source not in files]
+    found = [model for file in files for model in read_models(Path(file))]
+    if others or not files:
+        loaded = _load(others, runs, lab_file, certificates)
+        found += [model for _, phases in loaded for model in fit_phases(phases)]
+    return found
+
+
 def _phases(path: Path, certificates: Path | None, method: str | None = None) -> Phases:
     from joulelab.analysis.phases import load_phases
     from joulelab.calibration.certificate import Store
@@ -549,6 +752,34 @@ def _record(plans: Sequence[Plan], folder: Path) -> tuple[list[RunDir], list[Jou
     return finished, faults
 
 
+def _measure_until(text: str, plans: Sequence[Plan], folder: Path, resume: str | None, as_json: bool) -> bool:
+    """Batches until each device's targets are reached, or cannot be; the session of the run `resume` goes on.
+
+    Whether all were reached. The batches stay as runs; together they are a dataset a device, beside them.
+    """
+    from joulelab.proposal import pooled
+    from joulelab.until import End, finished, measure, targets
+
+    limits, session = targets(text), folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    if resume:
+        run = _find(folder, resume)
+        session, plans = run.path.parent, [plan for plan in plans if plan.device == run.manifest.device]
+        if run.state == "interrupted":
+            _resume(run)
+    ends: dict[str, End] = {}
+    with console.interruptible() as stop:
+        for plan in plans:
+            for said in measure(plan, session, limits, stop, console.progress):
+                print(f"{plan.device}: {said.why if isinstance(said, End) else said}", file=sys.stderr, flush=True)
+                if isinstance(said, End):
+                    ends[plan.device] = said
+    paths = [session / f"{device}-points" for device in ends]
+    for path, device in zip(paths, ends, strict=True):
+        pooled(finished(session, device)).save(path)
+    _tell(paths, as_json, {"until": {device: end._asdict() for device, end in ends.items()}})
+    return all(end.reached for end in ends.values())
+
+
 def _resume(interrupted: RunDir) -> list[RunDir]:
     """Finish a run; all the runs of its session, since the report is about these."""
     from joulelab.bench import Plan, resume
@@ -587,15 +818,19 @@ def _report(sections: Sequence[Section], path: Path) -> Path:
 
 def _conclude(finished: Sequence[RunDir], as_json: bool) -> bool:
     """Analyse and report a session's runs; whether every verdict is a pass."""
-    from joulelab.report.text import results
-
     if not any(run.records("inference") for run in finished):
         return _conclude_loads(finished, as_json)
-    paths = [run.path for run in finished]
+    return _tell([run.path for run in finished], as_json, {})
+
+
+def _tell(paths: Sequence[Path], as_json: bool, besides: dict[str, Any]) -> bool:
+    """Print and report what runs or datasets tell; whether every verdict is a pass."""
+    from joulelab.report.text import results
+
     sections = _sections(paths)
     written = _report(sections, _report_path(paths))
     verdicts = [verdict for section in sections for verdict in section.verdicts]
-    encoded = {
+    encoded = besides | {
         "runs": [str(path) for path in paths],
         "report": str(written),
         "models": [verdict.to_json() for verdict in verdicts],

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from joulelab.errors import UserError
 from joulelab.quantities import UNITS, parse_quantity
@@ -45,5 +45,19 @@ Volts = Annotated[float, _FINITE, *_quantity("V", "3.7 V")]
 """A voltage [V]; see `Seconds`."""
 Celsius = Annotated[float, _FINITE, *_quantity("degC", "55 degC")]
 """A temperature [degC]; see `Seconds`."""
+BytesPerSecond = Annotated[float, Field(gt=0), _FINITE, *_quantity("B/s", "204.8 GB/s")]
+"""A bandwidth [B/s]; see `Seconds`."""
+FlopsPerSecond = Annotated[float, Field(gt=0), _FINITE, *_quantity("FLOP/s", "42.5 TFLOP/s")]
+"""A rate of arithmetic [FLOP/s]; see `Seconds`."""
 LabPath = Annotated[Path, AfterValidator(_beside_lab)]
 """A file or folder; a relative one stands beside the `lab.yaml` that names it and comes out absolute."""
+
+
+class Peak(BaseModel):
+    """What a device can do at most, by its data sheet, for the kind of arithmetic that the engine uses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compute: FlopsPerSecond | None = None
+    bandwidth: BytesPerSecond | None = None
+    source: str

@@ -119,12 +119,20 @@ UNITS: dict[str, tuple[str, float]] = {
     "A": ("A", 1.0),
     "C": ("C", 1.0),
     "degC": ("degC", 1.0),
+    "B/s": ("B/s", 1.0),
+    "MB/s": ("B/s", 1e6),
+    "GB/s": ("B/s", 1e9),
+    "TB/s": ("B/s", 1e12),
+    "Mbit/s": ("B/s", 1e6 / 8),
+    "Gbit/s": ("B/s", 1e9 / 8),
+    "GFLOP/s": ("FLOP/s", 1e9),
+    "TFLOP/s": ("FLOP/s", 1e12),
     "%": ("1", 1e-2),
     "1": ("1", 1.0),
 }
 """Unit -> (SI unit of its dimension, factor)."""
 
-_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%1]*)\s*")
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%1/]*)\s*")
 
 
 def factor(unit: str, into: str) -> float:

@@ -34,7 +34,7 @@ from joulelab.timebase import SECOND, BenchNs
 EPOCH = 10**18
 MS = SECOND // 1000
 COLUMNS = """
-    session run device model quant engine mode batch threads inference repeat phase history prompt output
+    session run device model quant engine mode batch threads inference repeat trials phase history prompt output
     start_ns stop_ns boundary_u_s duration_s cpu_s channel scope origin method energy_j energy_u_j gain_u_rel idle_j
     temperature_c throttled certificate status
 """

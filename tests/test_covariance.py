@@ -19,9 +19,9 @@ from scipy import sparse, stats
 from joulelab.analysis.budget import TERMS
 from joulelab.analysis.cases import cases
 from joulelab.analysis.dataset import COVARIANCE, SCHEMA, Phases, merge, read_dataset, to_frame
+from joulelab.analysis.estimation import phase_model
 from joulelab.analysis.intervals import Errors, uncertainty
 from joulelab.analysis.means import Means, means
-from joulelab.analysis.models import phase_model
 from joulelab.quantities import Channel, Scope, SensorModel
 
 CHANNEL = "meter.power"
@@ -264,8 +264,8 @@ def test_noise_is_counted_once_whether_repeats_or_readings_tell_it() -> None:
     y = design @ np.array([5.0, 2.0]) + 0.9 * np.sqrt(variance) * rng.standard_normal(40)
     told = [
         Errors(nothing[:, None], np.diag(nothing), variance, nothing + 4),
-        Errors(nothing[:, None], np.diag(variance), nothing, nothing),
-        Errors(nothing[:, None], np.diag(variance / 2), variance / 2, nothing + 4),
+        Errors(nothing[:, None], np.diag(np.sqrt(variance)), nothing, nothing),
+        Errors(nothing[:, None], np.diag(np.sqrt(variance / 2)), variance / 2, nothing + 4),
     ]
     effect = np.linalg.pinv(design)
     for errors in told:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from joulelab.analysis.dataset import read_dataset
+from joulelab.analysis.models import fit
 from joulelab.analysis.tables import import_table
-from joulelab.analysis.validation import validate
+from joulelab.analysis.valid import parse
+from joulelab.analysis.validation import Verdict, validate
 from joulelab.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -73,3 +76,36 @@ def test_what_is_too_short_follows_from_the_sensor_that_the_map_states(
     phases = import_table(RECORDING / "prefill.csv", tmp_path / "map.yaml")
     short = pd.read_csv(RECORDING / "prefill.csv")["ttft_ms"] < period_ms + window_ms
     assert (phases.table["energy_j"].isna() == short).all()
+
+
+def judged(file: str, mapping: str, target: str, **options: Any) -> dict[str, Verdict]:
+    """The verdicts on the 8B and the 1.5B model."""
+    found = validate(import_table(RECORDING / file, EXAMPLES / mapping), **options)
+    assert {v.verdict for v in found} == {"undecided"}
+    return {v.device.rpartition("-")[2]: v for v in found if v.target == target}
+
+
+def within(found: dict[str, Verdict], limits: dict[str, float]) -> bool:
+    return all((found[model].mape_percent or 100) <= limit for model, limit in limits.items())
+
+
+def test_energies_are_predicted_in_the_declared_range_and_refused_below_it() -> None:
+    options: dict[str, Any] = {"valid": [parse("output>=64")], "min_periods": 1}
+    by_prompt = judged("decode.csv", "orin-energy.yaml", "energy", split="prompt", **options)
+    by_decode = judged("decode.csv", "orin-energy.yaml", "energy", split="decode", **options)
+    assert within(by_prompt, {"8B": 1.5, "1.5B": 2.9})
+    assert within(by_decode, {"8B": 1.5, "1.5B": 3.4})
+    assert (by_prompt["8B"].configurations, by_prompt["1.5B"].configurations) == (138, 144)
+    assert (by_prompt["8B"].outside_mape_percent or 0) > 5
+    assert {row["outside"] for row in by_prompt["1.5B"].dropped} == {True}
+    phases = import_table(RECORDING / "decode.csv", EXAMPLES / "orin-energy.yaml")
+    model = next(model for model in fit(phases, **options) if model.target == "energy")
+    assert "output" in str(model.outside(0, 512, 16, "decode").warning)
+
+
+def test_time_to_first_token_is_predicted_and_its_outlier_found() -> None:
+    found = judged("prefill.csv", "orin-prefill.yaml", "time", split="prompt", valid=[parse("prompt>=129")])
+    assert within(found, {"8B": 5.0, "1.5B": 2.0})
+    assert [(row["prompt"], row["cause"][:7]) for row in found["8B"].dropped] == [(2561, "outlier")]
+    assert found["1.5B"].dropped == []
+    assert "one run a configuration, 5 needed" in str(found["8B"].reason)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from benchmarks.backbone.simulated import plans, recorded
 from benchmarks.row import Row
 from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.fitting import solve
-from joulelab.analysis.models import Model, PhaseModel, fit
+from joulelab.analysis.losses import Fit
+from joulelab.analysis.models import Model, fit
+from joulelab.analysis.phase_model import PhaseModel
 from joulelab.analysis.phases import reduce
 from joulelab.bench import Plan
 from joulelab.calibration.integrals import Floats
@@ -32,12 +33,13 @@ KEYS = ["of", "phase", "history", "prompt", "output"]
 
 
 class Estimate(NamedTuple):
-    """What a run's fit says of one phase: the design of its configurations [n, k], coefficients [k], half the width of
-    their intervals [k] and of the predictions' [n].
+    """What a run's fit says of one phase: how it found the coefficients [k] from the design of its configurations
+    [n, k], half the width of their intervals [k] and of the predictions' [n].
     """
 
     target: str
     configurations: pd.MultiIndex
+    fit: Fit
     design: Floats
     beta: Floats
     beta_half: Floats
@@ -77,7 +79,7 @@ def _held(estimate: Estimate, true: pd.Series[float]) -> tuple[NDArray[np.bool_]
     The truth of a coefficient is what the same form, fitted to the true means, has.
     """
     mean = np.asarray(true.reindex(estimate.configurations), np.float64)
-    beta = solve(estimate.design, mean)
+    beta = estimate.fit(estimate.design, mean)
     predicted = estimate.design @ estimate.beta
     return (
         np.abs(estimate.beta - beta) <= estimate.beta_half,
@@ -96,11 +98,11 @@ def _play(plan: Plan, seed: int) -> tuple[list[Estimate], pd.Series[float]]:
 
 def _estimate(model: Model, case: Case, part: PhaseModel) -> Estimate:
     points = case.points(part.phase)
-    design = part.form.design(points)
-    beta = np.array([coefficient.value for coefficient in part.coefficients])
+    design, found = part.design(points), Fit(np.array(part.form.signed))
     of = points.assign(of=model.channel or TIME, phase=part.phase)
-    beta_half = np.array([coefficient.high for coefficient in part.coefficients]) - beta
-    return Estimate(model.target, pd.MultiIndex.from_frame(of[KEYS]), design, beta, beta_half, part.half_width(points))
+    beta_half = np.array([coefficient.high for coefficient in part.coefficients]) - part.beta
+    configurations = pd.MultiIndex.from_frame(of[KEYS])
+    return Estimate(model.target, configurations, found, design, part.beta, beta_half, part.half_width(points))
 
 
 def _truth(run: RunDir) -> pd.Series[float]:

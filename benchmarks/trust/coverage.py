@@ -20,11 +20,11 @@ from benchmarks.row import Row
 from benchmarks.trust import law
 from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.fitting import scale, solve
+from joulelab.analysis.estimation import phase_model
 from joulelab.analysis.forms import Form
 from joulelab.analysis.intervals import LEVEL, Errors, uncertainty
+from joulelab.analysis.losses import scale, solve
 from joulelab.analysis.means import means
-from joulelab.analysis.models import phase_model
 from joulelab.analysis.phases import reduce
 from joulelab.calibration.integrals import Floats
 

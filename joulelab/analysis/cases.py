@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,9 @@ from scipy import sparse
 
 from joulelab.analysis.attribution import OK
 from joulelab.analysis.dataset import SUBJECT, SYSTEMATIC, Phases, together
-from joulelab.calibration.integrals import Floats
+from joulelab.analysis.sessions import Gain, Gains, estimate
+from joulelab.analysis.valid import Bound, outside
+from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Origin
 
@@ -26,16 +28,23 @@ KEYS = {
 RESOLVED = ("deconvolve", "steady")
 """Methods that do not need a phase to be longer than the sensor's period."""
 LOADS = [f"{term}_load" for term in SYSTEMATIC]
+CONFIGURATION = ["history", "prompt", "output"]
+AVERAGED = ["y", *LOADS, "hidden"]
+LISTED = ["phase", "run", "inference", *CONFIGURATION]
 
 
 @dataclass(frozen=True)
 class Case:
     """One target of one subject, for energy on one channel.
 
-    `rows`, under their numbers in the phases table, have `run`, `phase`, `history`, `prompt`, `output`, `y` [s or J],
-    the systematic loads [J], `hidden` (the variance [J^2] that values estimated together lack) and `short` (of a
-    configuration whose phase is shorter than the sensor resolves well); `dropped` have `phase`, `run`, `inference`,
-    `history`, `prompt`, `output` and `cause`, the short ones included. `shared` is that of the phases.
+    `rows`, under their numbers in the phases table, have `session`, `run`, `inference`, `phase`, `history`, `prompt`,
+    `output`, `configuration` (its number), `y` [s or J], the systematic loads [J], `hidden` (the variance [J^2] that
+    values estimated together lack), `short` (of a configuration whose phase is shorter than the sensor resolves well),
+    `outside` (of the range that was declared valid) and `unfit` (one of these: predicted and shown, but no model is
+    fitted to it); `dropped` have `phase`, `run`, `inference`, `history`, `prompt`, `output`, `cause` and `outside`, the
+    short ones included. `shared` is that of the phases. `timed`, beside an energy, is the time of the same inferences.
+    `valid` are the bounds of the declared range; `gains` were taken out of the rows. `refusal` says why no model can be
+    made of any phase.
     """
 
     subject: dict[str, Any]
@@ -48,67 +57,125 @@ class Case:
     rows: pd.DataFrame
     dropped: pd.DataFrame
     shared: sparse.csr_array | None
+    timed: Case | None = None
+    valid: tuple[Bound, ...] = ()
+    gains: Gains | None = None
+    refusal: str | None = None
+
+    def subset(self, keep: Callable[[pd.DataFrame], pd.Series[bool]]) -> Self:
+        """The same with those rows alone that `keep` is true of; so the time beside it."""
+        return replace(self, rows=self.rows[keep(self.rows)], timed=self.timed and self.timed.subset(keep))
+
+    def pooled(self, by: Gain) -> Self:
+        """The same with one gain a session, day or run taken out; DataInvalid where they share no configuration.
+
+        That the next session has a gain, too, errs alike in all rows: it adds to the load of the channel's gain.
+        """
+        gains = estimate(self.rows, by)
+        rows, gain = self.rows.copy(), gains.of(self.rows)
+        rows[["y", *LOADS]] = rows[["y", *LOADS]].div(gain, axis=0)
+        rows["hidden"] /= gain**2
+        rows["gain_load"] = np.hypot(rows["gain_load"], gains.spread_u_rel * rows["y"])
+        timed = self.timed and self.timed.pooled(by)
+        return replace(self, rows=rows, gains=gains, timed=timed, shared=_scaled(self.shared, rows.index, 1 / gain))
 
     @property
     def phases(self) -> list[str]:
-        seen = {*self.rows["phase"], *self.dropped["phase"]}
+        seen = {*self.rows["phase"].unique(), *self.dropped["phase"].unique()}
         return [phase for phase in PHASES if phase in seen]
 
-    def points(self, phase: str, rows: pd.DataFrame | None = None, *, short: bool = False) -> pd.DataFrame:
+    def points(self, phase: str, rows: pd.DataFrame | None = None, *, unfit: bool = False) -> pd.DataFrame:
         """One row a configuration of `phase`: means over its repeats, their number `runs` and variation `cv`.
 
-        Of `rows`, otherwise of all; with the short ones only where asked for.
+        Of `rows`, otherwise of all; with those that no model is fitted to only where asked for.
         """
-        grouped = self._repeats(phase, self.rows if rows is None else rows, short)
-        points: pd.DataFrame = grouped[["y", *LOADS, "hidden", "short"]].mean()
-        points["runs"] = grouped.size()
-        points["cv"] = np.sqrt(grouped["y"].var() + points["hidden"]) / points["y"]
-        return points.reset_index()
+        found, point = self.repeats(phase, self.rows if rows is None else rows, unfit=unfit)
+        runs = np.bincount(point)
+        average = sparse.csr_array((1 / runs[point], (point, np.arange(len(point)))), (len(runs), len(point)))
+        first = np.unique(point, return_index=True)[1]
+        alike = {name: found[name].to_numpy()[first] for name in (*CONFIGURATION, "short", "outside")}
+        if phase == "prefill":
+            alike["output"] = np.ones(len(first))
+        means = dict(zip(AVERAGED, (average @ found[AVERAGED].to_numpy(np.float64)).T, strict=True))
+        apart = average @ (found["y"].to_numpy() - means["y"][point]) ** 2
+        variance = apart * np.where(runs > 1, runs / np.maximum(runs - 1, 1), np.nan)
+        return pd.DataFrame(alike | means | {"runs": runs, "cv": np.sqrt(variance + means["hidden"]) / means["y"]})
 
-    def correlated(self, phase: str) -> Floats:
-        """The covariance [points, points] in J^2 that the points of `phase` have because of what their rows share."""
-        repeats = self._repeats(phase, self.rows, short=False)
-        point, runs = repeats.ngroup(), repeats["y"].transform("size")
+    def correlated(self, phase: str) -> sparse.csr_array:
+        """What the points of `phase` have in common [points, factors] in J, because of what their rows share: the
+        product with the transpose is their covariance.
+        """
+        found, point = self.repeats(phase, self.rows)
+        runs = np.bincount(point)
         if self.shared is None:
-            return np.zeros((repeats.ngroups, repeats.ngroups))
-        average = sparse.csr_array((1 / runs, (point, runs.index)), (repeats.ngroups, self.shared.shape[0]))
-        factors = average @ self.shared
-        return np.asarray((factors @ factors.T).toarray())
+            return sparse.csr_array((len(runs), 0))
+        average = sparse.csr_array((1 / runs[point], (point, found.index)), (len(runs), self.shared.shape[0]))
+        return sparse.csr_array(average @ self.shared)
 
-    def _repeats(self, phase: str, rows: pd.DataFrame, short: bool) -> Any:
-        """The rows of each configuration of `phase`."""
-        found = rows[(rows["phase"] == phase) & (short | ~rows["short"])]
-        found = found.assign(output=1) if phase == "prefill" else found
-        return found.groupby(["history", "prompt", "output"], sort=True)
+    @staticmethod
+    def repeats(phase: str, rows: pd.DataFrame, *, unfit: bool = False) -> tuple[pd.DataFrame, Ints]:
+        """Those of the rows that `points` averages, and the number of the point that each goes into."""
+        found = rows[(rows["phase"] == phase) & (unfit | ~rows["unfit"])]
+        return found, np.unique(found["configuration"], return_inverse=True)[1]
 
     def lost(self, phase: str) -> pd.DataFrame:
         return self.dropped[self.dropped["phase"] == phase]
 
     def lost_share(self, phase: str) -> float:
-        """The share of the rows of `phase` that was dropped."""
-        lost = len(self.lost(phase))
-        kept = ((self.rows["phase"] == phase) & ~self.rows["short"]).sum()
-        return float(lost / (lost + kept))
+        """The share of the rows of `phase` within the valid range that was dropped."""
+        lost = (~self.lost(phase)["outside"]).sum()
+        kept = ((self.rows["phase"] == phase) & ~self.rows["unfit"]).sum()
+        return float(lost / max(lost + kept, 1))
 
-    def check(self, phase: str) -> None:
-        """DataInvalid where `phase` has no rows left, or rows of several sessions: they shift more than models err."""
-        if len(self.sessions) > 1:
-            raise DataInvalid(f"{' and '.join(self.sessions)} are never pooled: name the runs of one session")
-        if self.lost_share(phase) == 1:
+    def check(self, phase: str, *, by_day: bool = False) -> None:
+        """DataInvalid where `phase` has no rows left, or all of one configuration, or rows of several sessions: they
+        shift more than models err, so they are kept apart `by_day` or not used at all.
+        """
+        if self.refusal:
+            raise DataInvalid(self.refusal)
+        if len(self.sessions) > 1 and not (self.gains or by_day):
+            names = " and ".join(self.sessions)
+            raise DataInvalid(f"{names} are never pooled: name the runs of one session, or use --gain session")
+        if self.lost_share(phase) == 1 or (self.rows["phase"] != phase).all():
             raise DataInvalid(f"every row was dropped, most of them as {self.lost(phase)['cause'].mode()[0]}")
+        self._check_points(phase)
+
+    def _check_points(self, phase: str) -> None:
+        points = self.points(phase)
+        if points.empty:
+            raise DataInvalid("no row lies within the range that was declared valid")
+        if len(points) == 1:
+            where = ", ".join(f"{name} {points[name].iloc[0]:g}" for name in KEYS[phase])
+            raise DataInvalid(f"all rows repeat one configuration ({where}): vary it")
 
 
-def cases(phases: Phases, min_periods: float) -> Iterator[Case]:
-    """Every subject's time, and its energy on every channel; under `min_periods` sensor periods a phase is short."""
+def cases(phases: Phases, min_periods: float, valid: Sequence[Bound] = (), gain: Gain | None = None) -> Iterator[Case]:
+    """Every subject's time, and its energy on every channel; under `min_periods` sensor periods a phase is short.
+
+    `valid` bounds the range that is fitted and judged. With `gain`, sessions are pooled: each, or each day or run of
+    theirs, gets a gain of its own.
+    """
+    for case in _cases(phases, min_periods, valid):
+        if gain is None:
+            yield case
+            continue
+        try:
+            yield case.pooled(gain)
+        except DataInvalid as unconnected:
+            yield replace(case, refusal=str(unconnected))
+
+
+def _cases(phases: Phases, min_periods: float, valid: Sequence[Bound]) -> Iterator[Case]:
     everything = phases.table.join(_systematic(phases)).assign(hidden=_hidden(phases))
     for values, table in everything.groupby(list(SUBJECT), dropna=False, sort=False):
         known = pd.Series(values, SUBJECT, object).notna()
         subject = {name: x if known[name] else None for name, x in zip(SUBJECT, values, strict=True)}
         sessions = tuple(sorted(table["session"].dropna().unique()))
-        about = {"subject": subject, "label": _label(subject, everything), "sessions": sessions}
-        yield _time(about, table.drop_duplicates(["session", "run", "inference", "phase"]))
+        about = {"subject": subject, "label": _label(subject, everything), "sessions": sessions, "valid": tuple(valid)}
+        yield (time := _time(about, table.drop_duplicates(["session", "run", "inference", "phase"])))
+        beside = about | {"shared": phases.shared, "timed": time}
         for name, part in table.groupby("channel", sort=False):
-            yield _energy(about | {"shared": phases.shared}, part, phases.channels[str(name)], str(name), min_periods)
+            yield _energy(beside, part, phases.channels[str(name)], str(name), min_periods)
 
 
 def _label(subject: dict[str, Any], table: pd.DataFrame) -> str:
@@ -149,8 +216,12 @@ def _energy(about: dict[str, Any], table: pd.DataFrame, channel: Channel, name: 
         mean = own.groupby(keys)["duration_s"].transform("mean")
         kept.loc[own.index, "short"] = (mean < least_s) & ~own["method"].isin(RESOLVED)
     cause = f"shorter than {min_periods:g} sensor periods ({least_s:g} s)"
-    origin = str(table["origin"].iloc[0])
-    return _case(about | {"target": "energy", "channel": name, "scope": channel.scope, "origin": origin}, kept, cause)
+    named = {"target": "energy", "channel": name, "scope": channel.scope, "origin": str(table["origin"].iloc[0])}
+    if len(scopes := sorted(table["scope"].dropna().unique())) > 1:
+        named["refusal"] = (
+            f"{name} has rows of scope {' and '.join(scopes)}: what measures differently is another channel"
+        )
+    return _case(about | named, kept, cause)
 
 
 def _case(about: dict[str, Any], table: pd.DataFrame, short: str) -> Case:
@@ -158,10 +229,34 @@ def _case(about: dict[str, Any], table: pd.DataFrame, short: str) -> Case:
     target = about["target"]
     status = table["status"].where(table["status"] != OK).fillna(f"no {target}")
     cause = status.where(table["y"].isna(), f"{target} is not positive").where(~(table["y"] > 0))
-    known = cause.isna()
-    cause = cause.where(~known | ~table["short"], short)
-    listed = table.assign(cause=cause)[["phase", "run", "inference", "history", "prompt", "output", "cause"]]
-    rows = table.loc[known, ["run", "phase", "history", "prompt", "output", "y", "short", "hidden", *LOADS]]
-    rows = rows.astype(dict.fromkeys(("history", "prompt", "output"), np.float64))
-    dropped = listed[cause.notna()].reset_index(drop=True)
+    known, beyond = cause.isna(), _outside(table, about["valid"])
+    cause = cause.where(~known | beyond | ~table["short"], short)
+    table = table.assign(cause=cause, outside=beyond, unfit=beyond | table["short"])
+    rows = table.loc[known, [*LISTED, "session", "y", "short", "outside", "unfit", "hidden", *LOADS]]
+    rows = rows.astype(dict.fromkeys(CONFIGURATION, np.float64))
+    rows["configuration"] = _configurations(rows)
+    dropped = table.loc[cause.notna(), [*LISTED, "cause", "outside"]].reset_index(drop=True)
     return Case(**about, rows=rows, dropped=dropped)
+
+
+def _configurations(rows: pd.DataFrame) -> Ints:
+    """The number of each row's configuration among those of its phase, in order."""
+    output = rows["output"].where(rows["phase"] != "prefill", 1.0)
+    return np.asarray(rows.assign(output=output).groupby(["phase", *CONFIGURATION]).ngroup(), np.int64)
+
+
+def _outside(table: pd.DataFrame, valid: Sequence[Bound]) -> pd.Series[bool]:
+    """Which rows lie outside the range that was declared valid, for what their phase depends on."""
+    found = pd.Series(False, table.index)
+    for phase, keys in KEYS.items():
+        found |= (table["phase"] == phase) & outside(table, [bound for bound in valid if bound.column in keys])
+    return found
+
+
+def _scaled(shared: sparse.csr_array | None, rows: pd.Index[int], factor: Floats) -> sparse.csr_array | None:
+    """`shared` with `rows` multiplied."""
+    if shared is None:
+        return None
+    factors = np.ones(shared.shape[0])
+    factors[rows] = factor
+    return sparse.csr_array(sparse.diags_array(factors) @ shared)

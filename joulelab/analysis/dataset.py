@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
+from joulelab.analysis.shapes import Peak, Shape
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Channel
+
+T = TypeVar("T")
 
 VERSION = 1
 FILE, COVARIANCE = "phases.parquet", "phases.cov.npz"
@@ -26,7 +29,7 @@ IDLE = ["run", "channel", "idle_w", "idle_u_w", "steps"]
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _COLUMNS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("session", "run", "device", "model", "quant", "engine", "mode"), (_TEXT, "")),
-    **dict.fromkeys(("batch", "threads", "inference", "repeat"), (_WHOLE, "1")),
+    **dict.fromkeys(("batch", "threads", "inference", "repeat", "trials"), (_WHOLE, "1")),
     "phase": (_TEXT, ""),
     **dict.fromkeys(("history", "prompt", "output"), (_WHOLE, "token")),
     **dict.fromkeys(("start_ns", "stop_ns"), (_WHOLE, "ns")),
@@ -43,7 +46,9 @@ _COLUMNS: dict[str, tuple[Any, str]] = {
 SCHEMA = pa.schema(
     [pa.field(name, kind, metadata={"unit": unit} if unit else None) for name, (kind, unit) in _COLUMNS.items()]
 )
-"""The columns in their order, each quantity with its unit in the field's metadata. Unknown is null."""
+"""The columns in their order, each quantity with its unit in the field's metadata. Unknown is null; of `trials`, which
+says how many inferences a row is the mean of, that is 1.
+"""
 SUBJECT = ("device", "model", "quant", "engine", "mode", "batch", "threads")
 """What a measurement is of: rows that differ in one of these are never pooled."""
 SYSTEMATIC = ("gain", "offset", "clock", "lag", "ramp", "start")
@@ -66,7 +71,8 @@ class Phases:
     has a signed column [J] for each term of the uncertainty and a row for each of the table's; `shared` [rows, factors]
     says in J how the noise of rows that were estimated together is correlated: its covariance is shared @ shared.T. The
     noise of rows without an entry there is independent. `certificates` has a row for each certificate that was looked
-    at, as `calibration.certificate.Calibrated` has them.
+    at, as `calibration.certificate.Calibrated` has them; `shapes` are by `shapes.label` of model and quantisation,
+    `peaks` by device, as far as they are known.
     """
 
     table: pd.DataFrame
@@ -76,6 +82,8 @@ class Phases:
     budget: pd.DataFrame | None = None
     shared: sparse.csr_array | None = None
     certificates: list[dict[str, Any]] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    peaks: dict[str, Peak] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write `phases.parquet`, whole or not at all, and `phases.cov.npz` where the rows have a budget.
@@ -88,6 +96,8 @@ class Phases:
             "notes": self.notes,
             "idle": json.loads(self.idle.to_json(orient="records", double_precision=15)),
             "certificates": self.certificates,
+            "shapes": {name: shape.model_dump() for name, shape in self.shapes.items()},
+            "peaks": {name: peak.model_dump() for name, peak in self.peaks.items()},
         }
         table = pa.Table.from_pandas(self.table, SCHEMA, preserve_index=False)
         try:
@@ -150,7 +160,10 @@ def read_dataset(path: Path) -> Phases:
     idle = pd.DataFrame(about["idle"], columns=IDLE)
     budget, shared = _read_budget(file.with_name(COVARIANCE))
     certificates = about.get("certificates", [])
-    return Phases(to_frame(table), channels, about["notes"], idle, budget, shared, certificates)
+    shapes = {name: Shape(**shape) for name, shape in about.get("shapes", {}).items()}
+    peaks = {name: Peak(**peak) for name, peak in about.get("peaks", {}).items()}
+    frame = to_frame(table).reindex(columns=SCHEMA.names)
+    return Phases(frame, channels, about["notes"], idle, budget, shared, certificates, shapes, peaks)
 
 
 def _read_budget(file: Path) -> tuple[pd.DataFrame | None, sparse.csr_array | None]:
@@ -169,12 +182,14 @@ def merge(datasets: Sequence[Phases]) -> Phases:
     """Datasets as one. DataInvalid where a channel of one name is not the same channel in all of them."""
     return Phases(
         pd.concat([dataset.table for dataset in datasets], ignore_index=True),
-        same_channels([dataset.channels for dataset in datasets]),
+        same([dataset.channels for dataset in datasets]),
         [note for dataset in datasets for note in dataset.notes],
         pd.concat([dataset.idle for dataset in datasets], ignore_index=True),
         _merge_budgets(datasets),
         merge_shared([(dataset.shared, len(dataset.table)) for dataset in datasets]),
         [row for dataset in datasets for row in dataset.certificates],
+        same([dataset.shapes for dataset in datasets]),
+        same([dataset.peaks for dataset in datasets]),
     )
 
 
@@ -198,11 +213,11 @@ def merge_shared(parts: Sequence[tuple[sparse.csr_array | None, int]]) -> sparse
     return sparse.csr_array(sparse.block_diag(blocks, format="csr"))
 
 
-def same_channels(several: Iterable[dict[str, Channel]]) -> dict[str, Channel]:
-    """The channels of several sources as one; DataInvalid where one name stands for two of them."""
-    channels: dict[str, Channel] = {}
+def same(several: Iterable[dict[str, T]]) -> dict[str, T]:
+    """What several sources say by name, as one; DataInvalid where one name stands for two things."""
+    known: dict[str, T] = {}
     for found in several:
-        for name, channel in found.items():
-            if channels.setdefault(name, channel) != channel:
+        for name, described in found.items():
+            if known.setdefault(name, described) != described:
                 raise DataInvalid(f"{name} is described differently in two of the sources: take them one at a time")
-    return channels
+    return known

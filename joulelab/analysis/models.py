@@ -1,73 +1,44 @@
-"""Time and energy models: the fit of all that the phases support, its uncertainty, and predictions."""
+"""Time and energy models: the fit of all that the phases support, and what it predicts for inferences."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from joulelab.analysis.cases import KEYS, LOADS, Case, cases
+from joulelab.analysis.candidates import candidates
+from joulelab.analysis.cases import Case, cases
+from joulelab.analysis.choice import supported
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.fitting import Fitted, fit_phase, scale, solve, supported
-from joulelab.analysis.forms import UNITS, Form, candidates
-from joulelab.analysis.intervals import LEVEL, Errors, uncertainty
+from joulelab.analysis.estimation import phase_model
+from joulelab.analysis.forms import UNITS
+from joulelab.analysis.intervals import LEVEL
+from joulelab.analysis.losses import Loss
+from joulelab.analysis.outliers import cleaned
+from joulelab.analysis.phase_model import PhaseModel
+from joulelab.analysis.sessions import Gain, measured
+from joulelab.analysis.shapes import Peak, Shape, label
+from joulelab.analysis.valid import Bound
 from joulelab.calibration.integrals import Floats
-from joulelab.errors import DataInvalid
+from joulelab.errors import DataInvalid, UserError
 
 UNRESOLVED = 0.05
 """The share of a phase's rows that may be missing before totals are fitted by themselves instead of chained."""
 
 
-@dataclass(frozen=True)
-class Coefficient:
-    """A coefficient with its 95 % interval."""
+class Outside(NamedTuple):
+    """Why a model does not hold for what it is asked: it refuses, or it only warns."""
 
-    name: str
-    unit: str
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class PhaseModel:
-    """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty; `misfit`
-    is the standard deviation, relative, of a configuration's mean about what the form says.
-
-    `valid` is the range of `history`, `prompt` and `output` that the fit has seen.
-    """
-
-    phase: str
-    form: Form
-    coefficients: tuple[Coefficient, ...]
-    covariance: list[list[float]]
-    misfit: float
-    configurations: int
-    valid: dict[str, tuple[float, float]]
-
-    def predict(self, points: pd.DataFrame) -> Floats:
-        return Fitted(self.form, np.array([coefficient.value for coefficient in self.coefficients])).predict(points)
-
-    def half_width(self, points: pd.DataFrame) -> Floats:
-        """Half the 95 % intervals [points] of the predicted mean costs; what the form misses may be in each point."""
-        design, predicted = self.form.design(points), self.predict(points)
-        variance = np.einsum("nk,kl,nl->n", design, np.array(self.covariance), design) + (self.misfit * predicted) ** 2
-        dof = self.configurations - len(self.coefficients)
-        return np.asarray(stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(variance))
-
-    @property
-    def caveat(self) -> str | None:
-        seen_history = self.valid["history"][1] > 0
-        return None if seen_history else "has only seen history 0: it does not know what a filled cache costs"
-
-    def to_json(self) -> dict[str, Any]:
-        coefficients = [asdict(coefficient) for coefficient in self.coefficients]
-        return {**vars(self), "form": str(self.form), "coefficients": coefficients, "caveat": self.caveat}
+    refusal: str | None
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +46,8 @@ class Model:
     """What one target of one subject costs, in s or J. `device` also says what else tells it from its like.
 
     The total is the sum of prefill and decode, or has a model of its own where those could not be resolved. `refused`
-    says, by phase, why there is none.
+    says, by phase, why there is none. `gain_u_rel` is the channel's standard uncertainty that all predictions have in
+    common; `measured` are the first and the last day of the data.
     """
 
     device: str
@@ -90,25 +62,116 @@ class Model:
     idle_w: float | None
     idle_u_w: float | None
     data_sha256: str
+    gain_u_rel: float
+    measured: tuple[str, str] | None
+    shape: Shape | None
+    peak: Peak | None
 
     def predict(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, phase: str = "total") -> Floats:
-        """The time [s] or energy [J] of inferences. DataInvalid where the model lacks the phase."""
-        h, p, o = np.broadcast_arrays(*np.atleast_1d(history, prompt, output))
-        points = pd.DataFrame({"history": h, "prompt": p, "output": o})
+        """The time [s] or energy [J] of inferences, within the range of the data or not; broadcasts.
+
+        DataInvalid where the model lacks the phase.
+        """
+        points, shape = _points(history, prompt, output)
+        return np.asarray(np.sum([part.predict(points) for part in self.parts(phase)], axis=0)).reshape(shape)
+
+    def half_width(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, phase: str = "total") -> Floats:
+        """Half the 95 % prediction intervals [s or J]; the gain errs alike in the parts of a total."""
+        points, shape = _points(history, prompt, output)
+        parts = self.parts(phase)
+        costs = np.stack([part.predict(points) for part in parts])
+        common = costs.sum(axis=0) ** 2 - (costs**2).sum(axis=0)
+        gain = (stats.norm.ppf((1 + LEVEL) / 2) * self.gain_u_rel) ** 2 * common
+        each = np.sum([part.half_width(points) ** 2 for part in parts], axis=0)
+        return np.asarray(np.sqrt(each + gain)).reshape(shape)
+
+    def components(
+        self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, phase: str = "total"
+    ) -> dict[str, Floats]:
+        """What each term, by "phase term", adds to the prediction [s or J]."""
+        points, shape = _points(history, prompt, output)
+        found: dict[str, Floats] = {}
+        for part in self.parts(phase):
+            found |= {name: cost.reshape(shape) for name, cost in part.components(points).items()}
+        return found
+
+    def outside(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, phase: str = "total") -> Outside:
+        """Why the model does not hold for inferences: it refuses where it has only seen an empty cache and is asked
+        what a filled one costs, and warns where they leave the range of the data.
+        """
+        points, _ = _points(history, prompt, output)
+        parts = self.parts(phase)
+        blind = [part.phase for part in parts if not part.seen_history and points["history"].max() > 0]
+        beyond = dict.fromkeys(filter(None, (part.beyond(points) for part in parts)))
+        who = f"the {self.target} model of {self.device}"
+        refusal = f"{who} has only seen history 0: measure it with a filled cache" if blind else None
+        return Outside(refusal, f"{who} is asked outside its range: {', '.join(beyond)}" if beyond else None)
+
+    def drawn(self, n: int, seed: int) -> list[Model]:
+        """Models that the data leave possible: coefficients drawn from their covariance, the systematic included."""
+        rng = np.random.default_rng(seed)
+        return [self._drawn(rng, 1 + self.gain_u_rel * rng.standard_normal()) for _ in range(n)]
+
+    def _drawn(self, rng: np.random.Generator, gain: float) -> Model:
+        return replace(self, phases=tuple(part.drawn(rng, self.gain_u_rel, gain) for part in self.phases))
+
+    def parts(self, phase: str) -> list[PhaseModel]:
+        """The models whose sum is `phase`. DataInvalid where one is missing."""
         known = {model.phase: model for model in self.phases}
-        parts = [phase] if phase in known else ["prefill", "decode"]
-        if phase not in {*known, "total"} or not known.keys() >= set(parts):
+        names = [phase] if phase in known else ["prefill", "decode"]
+        if phase not in {*known, "total"} or not known.keys() >= set(names):
             raise DataInvalid(f"the {self.target} model of {self.device} has no {phase}, only {', '.join(known)}")
-        return np.asarray(np.sum([known[part].predict(points) for part in parts], axis=0))
+        return [known[name] for name in names]
 
     def to_json(self) -> dict[str, Any]:
         unit = UNITS[self.target]
-        return {**vars(self), "unit": unit, "phases": [phase.to_json() for phase in self.phases]}
+        described = {name: x and x.model_dump() for name, x in (("shape", self.shape), ("peak", self.peak))}
+        return {**vars(self), "unit": unit, **described, "phases": [phase.to_json() for phase in self.phases]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Model:
+        """The model that `to_json` wrote. DataInvalid where it is none."""
+        try:
+            given = {field.name: data[field.name] for field in fields(cls)}
+            given["phases"] = tuple(map(PhaseModel.from_json, data["phases"]))
+            given["measured"] = data["measured"] and tuple(data["measured"])
+            given["shape"] = data["shape"] and Shape(**data["shape"])
+            given["peak"] = data["peak"] and Peak(**data["peak"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataInvalid(f"no model of this joulelab: {error!r}") from None
+        return cls(**given)
 
 
-def fit(phases: Phases, min_periods: float = 5.0) -> list[Model]:
-    """Fit time and energy of every subject; energies of phases under `min_periods` sensor periods are left out."""
-    return [_model(case, phases.idle) for case in cases(phases, min_periods)]
+def read_models(path: Path) -> list[Model]:
+    """The models of a file that `fit --out` wrote. DataInvalid where it is none."""
+    try:
+        return [Model.from_json(data) for data in json.loads(path.read_text())["models"]]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, DataInvalid) as error:
+        raise DataInvalid(f"{path} has no models: write it with 'joulelab fit --out' ({error})") from None
+
+
+def _points(history: ArrayLike, prompt: ArrayLike, output: ArrayLike) -> tuple[pd.DataFrame, tuple[int, ...]]:
+    """Inferences as rows, and the shape that they were asked in."""
+    h, p, o = np.broadcast_arrays(*np.atleast_1d(history, prompt, output))
+    return pd.DataFrame({"history": h.ravel(), "prompt": p.ravel(), "output": o.ravel()}), h.shape
+
+
+def fit(
+    phases: Phases,
+    min_periods: float = 5.0,
+    loss: Loss = "wls",
+    *,
+    valid: Sequence[Bound] = (),
+    gain: Gain | None = None,
+) -> list[Model]:
+    """Fit time and energy of every subject, without gross outliers.
+
+    Energies of phases under `min_periods` sensor periods are left out, and what lies outside the range `valid`. With
+    `gain`, sessions are pooled: each, or each day or run, has a gain of its own.
+    """
+    return [fit_model(case, phases, loss) for case in cleaned(cases(phases, min_periods, valid, gain))]
 
 
 def parts(case: Case) -> tuple[str, ...]:
@@ -121,46 +184,21 @@ def parts(case: Case) -> tuple[str, ...]:
 def _resolved(case: Case, phase: str) -> bool:
     if phase not in case.phases or case.lost_share(phase) > UNRESOLVED:
         return False
-    return bool(supported(candidates(case.target, phase), case.points(phase)))
-
-
-def phase_model(case: Case, phase: str, form: Form | None = None) -> PhaseModel:
-    """The model of one phase of a case, in a given form or in the one that its points choose.
-
-    DataInvalid, with the reason, where the points support no form.
-    """
     points = case.points(phase)
-    form = form or fit_phase(case.target, phase, points).form
-    X, y = form.design(points), points["y"].to_numpy()
-    beta, size = solve(X, y), scale(X, y)
-    found = uncertainty(X / size[:, None], y / size, _errors(points, case.correlated(phase), size))
-    rows = zip(form.names, form.units, beta, beta - found.half, beta + found.half, strict=True)
-    coefficients = tuple(Coefficient(name, unit, *map(float, numbers)) for name, unit, *numbers in rows)
-    valid = {name: (float(points[name].min()), float(points[name].max())) for name in KEYS[phase]}
-    return PhaseModel(phase, form, coefficients, found.covariance.tolist(), found.misfit, len(points), valid)
+    return bool(supported(candidates(case.target, phase, points)[:1], points))
 
 
-def _errors(points: pd.DataFrame, correlated: Floats, size: Floats) -> Errors:
-    """Relative to `size`. What was estimated together lacks some of its scatter: as much as its noise differs."""
-    runs, hidden, y = (points[name].to_numpy(np.float64) for name in ("runs", "hidden", "y"))
-    spare = runs - 1
-    apart = (hidden - np.diag(correlated)) * runs / np.maximum(spare, 1)
-    repeated = np.where(spare > 0, ((points["cv"] * y) ** 2 - hidden + apart) / runs, 0.0)
-    systematic = points[LOADS].to_numpy() / size[:, None]
-    return Errors(systematic, correlated / np.outer(size, size), repeated / size**2, spare)
-
-
-def _model(case: Case, idle: pd.DataFrame) -> Model:
+def fit_model(case: Case, phases: Phases, loss: Loss = "wls") -> Model:
+    """The model of a case of these phases; what the data do not support is refused with the reason."""
     found, refused = [], {}
     own_total = parts(case) == ("total",)
     for phase in case.phases if own_total else [phase for phase in case.phases if phase != "total"]:
         try:
             case.check(phase)
-            found.append(phase_model(case, phase))
+            found.append(phase_model(case, phase, loss=loss))
         except DataInvalid as error:
             refused[phase] = str(error)
-    own = idle[idle["run"].isin(case.rows["run"]) & (idle["channel"] == case.channel)]
-    watts, spread = (own[name].astype(float).mean() for name in ("idle_w", "idle_u_w"))
+    watts, spread = _idle(case, phases.idle)
     return Model(
         device=case.label,
         subject=case.subject,
@@ -171,7 +209,27 @@ def _model(case: Case, idle: pd.DataFrame) -> Model:
         origin=case.origin,
         phases=tuple(found),
         refused=refused,
-        idle_w=None if np.isnan(watts) else float(watts),
-        idle_u_w=None if np.isnan(spread) else float(spread),
-        data_sha256=hashlib.sha256(case.rows.to_csv(index=False).encode()).hexdigest(),
+        idle_w=watts,
+        idle_u_w=spread,
+        data_sha256=_digest(case.rows),
+        gain_u_rel=_gain_u_rel(case.rows),
+        measured=measured(case.sessions),
+        shape=phases.shapes.get(label(case.subject["model"], case.subject["quant"])),
+        peak=phases.peaks.get(case.subject["device"]),
     )
+
+
+def _idle(case: Case, idle: pd.DataFrame) -> tuple[float | None, float | None]:
+    """The idle power and its spread [W] on the channel of a case."""
+    own = idle[idle["run"].isin(case.rows["run"]) & (idle["channel"] == case.channel)]
+    watts, spread = (own[name].astype(float).mean() for name in ("idle_w", "idle_u_w"))
+    return None if np.isnan(watts) else float(watts), None if np.isnan(spread) else float(spread)
+
+
+def _gain_u_rel(rows: pd.DataFrame) -> float:
+    return float((rows["gain_load"] / rows["y"]).mean()) if len(rows) else 0.0
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    """A SHA-256 of the rows that were fitted."""
+    return hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()

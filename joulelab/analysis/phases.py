@@ -17,8 +17,9 @@ from scipy import sparse
 
 from joulelab.analysis.attribution import OK, Attribution, Edges, Source, attribute_source
 from joulelab.analysis.budget import TERMS
-from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, merge_shared, read_dataset, same_channels, to_frame
+from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, merge_shared, read_dataset, same, to_frame
 from joulelab.analysis.edges import sources
+from joulelab.analysis.shapes import Peak, Shape, label, shape
 from joulelab.calibration.activity import timeline
 from joulelab.calibration.certificate import Calibrated, Store, calibrated
 from joulelab.calibration.integrals import NS, Floats
@@ -80,13 +81,25 @@ def reduce_all(runs: Sequence[RunDir], certificates: Store | None = None, method
     blocks = [block for several, _ in found for block in several]
     return Phases(
         to_frame(pa.concat_tables([block.table for block in blocks])),
-        same_channels(block.channels for block in blocks),
+        same(block.channels for block in blocks),
         [note for block in blocks for note in block.notes],
         pd.DataFrame([row for block in blocks for row in block.idle], columns=IDLE),
         pd.DataFrame(np.concatenate([block.budget for block in blocks]), columns=list(TERMS)),
         merge_shared([(block.shared, len(block.table)) for block in blocks]),
         [row for _, read in found for row in read.rows],
+        same(_shapes(run.manifest) for run in runs),
+        same(_peaks(run.manifest) for run in runs),
     )
+
+
+def _shapes(manifest: Manifest) -> dict[str, Shape]:
+    engine, known = manifest.engine, shape(manifest.engine)
+    return {label(engine.get("model"), engine.get("quant")): known} if known else {}
+
+
+def _peaks(manifest: Manifest) -> dict[str, Peak]:
+    given = manifest.stanza.get("peak")
+    return {manifest.device: Peak(**given)} if given else {}
 
 
 def _reduce(run: RunDir, read: Calibrated, method: str | None) -> list[Block]:

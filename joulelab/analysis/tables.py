@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pyarrow as pa
 from joulelab.analysis.attribution import OK
 from joulelab.analysis.cases import PHASES
 from joulelab.analysis.dataset import SCHEMA, Phases, to_frame
-from joulelab.analysis.table_map import NEEDED, Source, TableMap, read_map
+from joulelab.analysis.table_map import NEEDED, Source, Sources, TableMap, read_map
+from joulelab.analysis.throttling import without_throttled
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 from joulelab.registry import nearest
 
+ADDED = ("duration_s", "energy_j", "cpu_s", "idle_j")
+"""Columns that add up over the phases of an inference."""
 NO_TIME = "no time: the duration is not positive"
 TOO_SHORT = "shorter than the sensor resolves ({:g} s): repeat it back to back, or use a faster meter"
 
@@ -30,23 +34,55 @@ def import_table(file: Path, mapping: Path) -> Phases:
     map that is wrong, DataInvalid for a file that is not what the map says.
     """
     table_map, frame = read_map(mapping, TableMap), _read(file)
-    columns = {name: _column(file, frame, name, source) for name, source in table_map.columns.items()}
-    rows, channels = len(frame), {}
-    given: dict[str, Any] = {"session": file.stem, "run": file.name, "inference": range(1, rows + 1)}
+    kept = _kept(file, frame, table_map)
+    notes = [f"{file.name}: {len(frame) - len(kept)} rows are not what the map asks for"] * (len(kept) < len(frame))
+    tables = []
+    for columns in table_map.tables:
+        tables.append(_table(file, kept, table_map, columns))
+        notes += _refuse_rows(file, tables[-1], table_map) if "duration_s" in columns else []
+    table = pd.concat([*tables, *_totals(tables)], ignore_index=True)
+    channels = {table_map.channel.name: table_map.channel.channel()} if table_map.channel else {}
+    arrow = pa.Table.from_pandas(table.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False)
+    found = Phases(to_frame(arrow), channels, notes, shapes=table_map.shapes, peaks=table_map.peaks)
+    return without_throttled(found)
+
+
+def _kept(file: Path, frame: pd.DataFrame, table_map: TableMap) -> pd.DataFrame:
+    """The rows that the map asks for."""
+    keep = pd.Series(data=True, index=frame.index)
+    for column, values in table_map.where.items():
+        _need(file, frame, column, "where")
+        wanted = values if isinstance(values, tuple) else (values,)
+        keep &= frame[column].isin(wanted) | frame[column].astype(str).isin(map(str, wanted))  # a CSV's cells are text
+    if not keep.any():
+        raise DataInvalid(f"{file} has no row of what the map asks for: {table_map.where}")
+    return frame[keep]
+
+
+def _table(file: Path, frame: pd.DataFrame, table_map: TableMap, sources: Sources) -> pd.DataFrame:
+    """One phase of each row."""
+    given: dict[str, Any] = {"session": file.stem, "run": file.name, "inference": frame.index + 1}
     given |= {"origin": Origin.IMPORTED, "status": OK}
     if table_map.channel:
-        name, channel = table_map.channel.name, table_map.channel.channel()
-        channels[name] = channel
-        given |= {"channel": name, "scope": channel.scope, "gain_u_rel": channel.sensor.gain_u_rel}
-    table = pd.DataFrame(given | columns, index=range(rows))
+        channel = table_map.channel.channel()
+        given |= {"channel": channel.name, "scope": channel.scope, "gain_u_rel": channel.sensor.gain_u_rel}
+    columns = {name: _column(file, frame, name, source) for name, source in sources.items()}
+    table = pd.DataFrame(given | columns, index=frame.index)
+    if (source := sources.get("duration_s")) and source.rate_of:
+        tokens = table["prompt"] if source.rate_of == "prompt" else table["output"] - 1
+        table["duration_s"] = (tokens / table["duration_s"].where(table["duration_s"] > 0)).astype(float)
     if (again := table.duplicated(["session", "run", "inference", "phase"])).any():
         raise DataInvalid(f"{file}, row {_first(again)}: this phase of this inference is there already")
-    notes = _refuse_rows(file, table, table_map) if "duration_s" in columns else []
-    return Phases(
-        to_frame(pa.Table.from_pandas(table.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False)),
-        channels,
-        notes,
-    )
+    return table
+
+
+def _totals(tables: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Prefill and decode of the same rows as their total."""
+    if len(tables) == len(PHASES) - 1:
+        prefill, decode = tables
+        names = [name for name in ADDED if name in prefill and name in decode]
+        status = prefill["status"].where(prefill["status"] != OK, decode["status"])
+        yield prefill.assign(phase="total", status=status, **{name: prefill[name] + decode[name] for name in names})
 
 
 def _refuse_rows(file: Path, table: pd.DataFrame, table_map: TableMap) -> list[str]:
@@ -64,7 +100,7 @@ def _refuse(file: Path, table: pd.DataFrame, rows: pd.Series[bool], columns: lis
     table.loc[rows, "status"] = reason
     if not rows.any():
         return []
-    listed = ", ".join(str(row + 1) for row in np.flatnonzero(rows))
+    listed = ", ".join(str(row + 1) for row in rows.index[rows])
     lost = "are left out" if "duration_s" in columns else "have no energy"
     return [f"{file.name}: {rows.sum()} of {len(table)} rows {lost}, {reason}: rows {listed}"]
 
@@ -92,8 +128,8 @@ def _read_csv(file: Path) -> pd.DataFrame:
 
 def _column(file: Path, frame: pd.DataFrame, name: str, source: Source) -> Any:
     """One column of the phases table, in its unit and type."""
-    if source.column is not None and source.column not in frame.columns:
-        raise DataInvalid(f"{file} has no column {source.column!r} for {name}{nearest(source.column, frame.columns)}")
+    if source.column is not None:
+        _need(file, frame, source.column, name)
     cells = pd.Series(source.value, frame.index) if source.column is None else frame[source.column]
     where = f"{file}: column {source.column!r}" if source.column else f"{name} of the map"
     empty = cells.isna()
@@ -106,13 +142,16 @@ def _column(file: Path, frame: pd.DataFrame, name: str, source: Source) -> Any:
     return _numbers(where, name, cells, source)
 
 
+def _need(file: Path, frame: pd.DataFrame, column: str, name: str) -> None:
+    if column not in frame.columns:
+        raise DataInvalid(f"{file} has no column {column!r} for {name}{nearest(column, frame.columns)}")
+
+
 def _text(where: str, name: str, cells: pd.Series[Any]) -> Any:
     text = cells.astype(str).where(cells.notna())
     if name == "phase" and not (known := text.isin(PHASES)).all():
         row = _first(~known)
-        raise DataInvalid(
-            f"{where}, row {row}: {text.iloc[row - 1]!r} is no phase{nearest(text.iloc[row - 1], PHASES)}"
-        )
+        raise DataInvalid(f"{where}, row {row}: {text[row - 1]!r} is no phase{nearest(text[row - 1], PHASES)}")
     return text
 
 
@@ -125,9 +164,9 @@ def _numbers(where: str, name: str, cells: pd.Series[Any], source: Source) -> An
         checks |= {"is not a whole number": numbers % 1 == 0, f"is under {least}": numbers >= least}
     for problem, good in checks.items():
         if (bad := ~good & cells.notna()).any():
-            raise DataInvalid(f"{where}, row {_first(bad)}: {cells.iloc[_first(bad) - 1]!r} {problem}")
-    return numbers.astype("Int64") if whole else numbers
+            raise DataInvalid(f"{where}, row {_first(bad)}: {cells[_first(bad) - 1]!r} {problem}")
+    return ((numbers - source.less) * source.times).round().astype("Int64") if whole else numbers
 
 
 def _first(mask: pd.Series[bool]) -> int:
-    return int(np.argmax(mask)) + 1
+    return int(mask.index.to_numpy()[mask.to_numpy().argmax()]) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -11,9 +11,12 @@ import pandas as pd
 from scipy import stats
 
 from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.crossval import HeldOut, Split, hold_out
+from joulelab.analysis.crossval import HeldOut, Split, hold_out, in_sample
 from joulelab.analysis.dataset import Phases
 from joulelab.analysis.models import parts
+from joulelab.analysis.outliers import cleaned
+from joulelab.analysis.sessions import Gain, Gains
+from joulelab.analysis.valid import Bound
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Origin, Scope
@@ -33,10 +36,14 @@ NO_METER = "no meter: the energy is estimated, it only repeats the time"
 class Verdict:
     """Whether a model's held-out error keeps its limit. Errors in percent, against means over repeats.
 
+    `bias_percent` is signed; `log_ratio_percent` the mean of |ln(predicted / observed)|; `weighted_percent` the sum of
+    the errors over the sum of what was observed; `in_sample_percent` the MAPE of a model that has seen everything;
+    `mape_all_percent` with short phases, `outside_mape_percent` of what lies outside the range `valid`.
+
     Beyond what `to_json` gives: `points`, the held-out configurations with `observed` and `predicted`; the `dropped`
-    rows, each with its `cause`; the `forms` that the folds chose and how often; `method`, chained or direct;
-    `mape_all_percent`, with short phases; `direct_mape_percent`, of totals fitted directly beside chained ones (where
-    the two disagree, look for a mistake in the measurement).
+    rows, each with its `cause`; the `forms` that the folds chose and how often; `method`, chained or direct; the
+    `gains` taken out; `direct_mape_percent`, of totals fitted directly beside chained ones (where the two disagree,
+    look for a mistake in the measurement).
     """
 
     device: str
@@ -54,21 +61,28 @@ class Verdict:
     channel: str | None
     scope: str | None
     origin: str
+    valid: list[str]
+    noise_floor_ci95_percent: tuple[float, float] | None
+    in_sample_percent: float | None
+    median_ape_percent: float | None
+    p95_ape_percent: float | None
+    bias_percent: float | None
+    log_ratio_percent: float | None
+    weighted_percent: float | None
+    single_run_mape_percent: float | None
+    mape_all_percent: float | None
+    outside_mape_percent: float | None
     method: str
     points: pd.DataFrame
     dropped: list[dict[Hashable, Any]]
     forms: dict[str, int]
-    median_ape_percent: float | None
-    p95_ape_percent: float | None
-    bias_percent: float | None
-    single_run_mape_percent: float | None
-    mape_all_percent: float | None
+    gains: Gains | None
     direct_mape_percent: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields from `device` to `origin`."""
+        """The fields from `device` to `outside_mape_percent`."""
         names = [field.name for field in fields(self)]
-        return {name: getattr(self, name) for name in names[: names.index("origin") + 1]}
+        return {name: getattr(self, name) for name in names[: names.index("method")]}
 
 
 def validate(
@@ -78,67 +92,114 @@ def validate(
     split: Split = "configuration",
     min_periods: float = 5.0,
     seed: int = 1,
+    valid: Sequence[Bound] = (),
+    gain: Gain | None = None,
 ) -> list[Verdict]:
     """A verdict for each subject, target, channel and phase.
 
     Energies of phases under `min_periods` sensor periods are left out of the fits; `seed` draws folds and resamples.
-    `split` says what a fold holds out: a tenth of the configurations, or one prompt length.
+    `split` says what is held out (see `hold_out`), `valid` in which range the models are declared valid, `gain` that
+    sessions are pooled, each of them, or each day or run, with a gain of its own.
     """
     if split not in get_args(Split):
         raise UserError(f"cannot hold out by {split!r}{nearest(split, get_args(Split))}")
+    found = _cases(phases, split, min_periods, valid, gain)
     return [
-        _judge(case, phase, limits[case.target], split, seed)
-        for case in cases(phases, min_periods)
-        for phase in case.phases
+        _judge(case, phase, limits[case.target], split, seed, direct=True) for case in found for phase in case.phases
     ]
 
 
-def _judge(case: Case, phase: str, limit: float, split: Split, seed: int) -> Verdict:
-    points, lost = case.points(phase), case.lost(phase)
+def across(
+    phases: Phases,
+    known: Sequence[Verdict] = (),
+    *,
+    min_periods: float = 5.0,
+    seed: int = 1,
+    valid: Sequence[Bound] = (),
+    gain: Gain | None = None,
+) -> list[Verdict]:
+    """Verdicts on what the targets are about, the totals, or the phases of what has none, held out in every way: those
+    of `known` that are such, and the others without `direct_mape_percent`.
+    """
+    have = {(v.device, v.channel, v.phase, v.split): v for v in known}
+    return [
+        have.get((case.label, case.channel, phase, split))
+        or _judge(case, phase, LIMITS[case.target], split, seed, direct=False)
+        for split in get_args(Split)
+        for case in _cases(phases, split, min_periods, valid, gain)
+        for phase in (["total"] if "total" in case.phases else case.phases)
+    ]
+
+
+def _cases(
+    phases: Phases, split: Split, min_periods: float, valid: Sequence[Bound], gain: Gain | None
+) -> Iterator[Case]:
+    """A day that is held out brings no gain: nobody has seen it."""
+    return cleaned(cases(phases, min_periods, valid, None if split == "day" else gain))
+
+
+def _judge(case: Case, phase: str, limit: float, split: Split, seed: int, *, direct: bool) -> Verdict:
     summed = parts(case) if phase == "total" else (phase,)
-    chained, notes = phase not in summed, [SIMULATED] if case.origin == Origin.SIMULATED else []
-    interval, found = None, HeldOut.nothing()
+    chained, interval, found, fitted = phase not in summed, None, HeldOut.nothing(), HeldOut.nothing()
     try:
-        case.check(phase)
+        case.check(phase, by_day=split == "day")
+        fitted = _in_sample(case, phase, summed, split)
         found = hold_out(case, phase, summed, split, seed)
-        interval = confidence_interval(found.long["ape_percent"].to_numpy(), seed)
-        doubts = _doubts(case, phase, points)
+        interval = confidence_interval(found.judged["ape_percent"].to_numpy(), seed)
+        doubts = _doubts(case, phase, found.judged)
     except DataInvalid as refusal:
         doubts = [str(refusal)]
-    if case.scope == Scope.ESTIMATE:
-        doubts.insert(0, NO_METER)
-    verdict, reasons = _decide(interval, limit, doubts)
+    verdict, reasons = _decide(interval, limit, [*[NO_METER] * (case.scope == Scope.ESTIMATE), *doubts])
+    notes = [SIMULATED] if case.origin == Origin.SIMULATED else []
+    points = case.points(phase) if found.points.empty else found.judged
+    same: dict[str, Any] = {name: getattr(case, name) for name in ("target", "channel", "scope", "origin", "gains")}
     return Verdict(
+        **(same | found.errors() | _floor(points, seed) | _lost(case, phase)),
         device=case.label,
-        target=case.target,
         phase=phase,
-        ci95_percent=interval,
-        limit_percent=limit,
         split=split,
-        noise_floor_percent=noise_floor(points),
+        valid=list(map(str, case.valid)),
+        limit_percent=limit,
+        ci95_percent=interval,
         configurations=len(points),
-        dropped_rows=len(lost),
         verdict=verdict,
         reason="; ".join([*notes, *reasons]) or None,
-        channel=case.channel,
-        scope=case.scope,
-        origin=case.origin,
         method="chained" if chained else "direct",
         points=found.points,
-        dropped=lost.to_dict("records"),
         forms=dict(found.forms),
-        direct_mape_percent=_direct(case, split, seed) if chained and interval else None,
-        **found.errors(),
+        in_sample_percent=fitted.errors()["mape_percent"],
+        direct_mape_percent=_direct(case, split, seed) if direct and chained and interval else None,
     )
 
 
-def noise_floor(points: pd.DataFrame) -> float | None:
-    """The error in percent that a perfect model would have against means of so many repeats; None for single runs.
+def _lost(case: Case, phase: str) -> dict[str, Any]:
+    """The dropped rows; those outside the valid range do not count."""
+    lost = case.lost(phase)
+    return {"dropped": lost.to_dict("records"), "dropped_rows": int((~lost["outside"]).sum())}
 
-    The mean deviation of a normal variable is sqrt(2 / pi) of its standard deviation.
-    """
-    floor = (np.sqrt(2 / np.pi) * points["cv"] / np.sqrt(points["runs"])).mean() * 100
-    return None if np.isnan(floor) else float(floor)
+
+def _floor(points: pd.DataFrame, seed: int) -> dict[str, Any]:
+    interval = noise_floor_interval(points, seed)
+    return {"noise_floor_percent": noise_floor(points), "noise_floor_ci95_percent": interval}
+
+
+def noise_floor(points: pd.DataFrame) -> float | None:
+    """The error in percent that a perfect model would have against means of so many repeats; None for single runs."""
+    floors = _floors(points)
+    return None if np.isnan(floors).all() else float(np.nanmean(floors))
+
+
+def noise_floor_interval(points: pd.DataFrame, seed: int) -> tuple[float, float] | None:
+    """Its 95 % interval over resampled configurations: beyond its lower end no model of these data will get."""
+    floors = _floors(points)
+    known = floors[~np.isnan(floors)]
+    return confidence_interval(known, seed) if len(known) > 1 else None
+
+
+def _floors(points: pd.DataFrame) -> Floats:
+    """For each point in percent; the mean deviation of a normal variable is sqrt(2 / pi) of its standard deviation."""
+    cv, runs = (points[name].to_numpy(np.float64) for name in ("cv", "runs"))
+    return np.asarray(np.sqrt(2 / np.pi) * cv / np.sqrt(runs) * 100)
 
 
 def confidence_interval(errors: Floats, seed: int) -> tuple[float, float]:
@@ -146,6 +207,8 @@ def confidence_interval(errors: Floats, seed: int) -> tuple[float, float]:
 
     Efron, Better bootstrap confidence intervals, JASA 82 (1987): errors are skewed, plain percentiles come out low.
     """
+    if np.ptp(errors) < np.finfo(np.float32).eps * errors.max():
+        return float(errors.min()), float(errors.max())
     found = stats.bootstrap((errors,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(seed))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
@@ -170,6 +233,11 @@ def _decide(interval: tuple[float, float] | None, limit: float, doubts: list[str
     if interval[0] > limit:
         return "fail", []
     return "undecided", ["the interval spans the limit"]
+
+
+def _in_sample(case: Case, phase: str, summed: Sequence[str], split: Split) -> HeldOut:
+    """First, so that what the data cannot support is refused by all of them; of days apart there is no one model."""
+    return HeldOut.nothing() if split == "day" else in_sample(case, phase, summed)
 
 
 def _direct(case: Case, split: Split, seed: int) -> float | None:

@@ -166,13 +166,19 @@ def _describe(reader: GGUFReader) -> dict[str, Any]:
     kv_heads = header.get(f"{family}.attention.head_count_kv", heads)
     d_head = header.get(f"{family}.attention.key_length") or d_model // np.max(heads)
     d_kv = int(np.broadcast_to(kv_heads, layers).sum() * d_head) // layers
+    embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
     return {
         "family": family,
         "quant": LlamaFileType(header["general.file_type"]).name.removeprefix("MOSTLY_"),
         "parameters": sum(tensor.n_elements for tensor in reader.tensors),
         "layers": layers,
+        "heads": int(np.max(heads)),
+        "head_dim": int(d_head),
+        "vocabulary": int(embedding.n_elements) // d_model,
         "d_model": d_model,
         "d_kv": d_kv,
         "weight_bytes": sum(tensor.n_bytes for tensor in reader.tensors),
+        "embedding_bytes": 0 if tied else int(embedding.n_bytes),
         "kv_bytes_per_token": layers * 2 * d_kv * 2,
     }

@@ -14,7 +14,7 @@ from joulelab.errors import UserError
 from joulelab.lab.tree import LabError, Loc, Tree
 from joulelab.lab.validation import validate
 from joulelab.lab.wiring import check_wiring
-from joulelab.options import LabPath
+from joulelab.options import LabPath, Peak
 from joulelab.quantities import Scope
 from joulelab.registry import DEVICES, ENGINES, INSTRUMENTS, PROTOCOLS, drivers, load_driver, nearest
 
@@ -76,11 +76,12 @@ class DeviceKeys(Strict):
     """What every device may say.
 
     `connect`: the way to a machine other than this one; `power`: "instrument.channel" or "instrument", widest scope
-    first; None: all.
+    first; None: all; `peak`: what its data sheet promises.
     """
 
     connect: Annotated[str, AfterValidator(_connection)] | None = None
     power: tuple[str, ...] | None = None
+    peak: Peak | None = None
 
 
 class EngineDeviceKeys(DeviceKeys):
@@ -158,14 +159,14 @@ def _device(tree: Tree, loc: Loc, stanza: dict[str, Any]) -> DeviceStanza | None
         tree.error(loc, "expected one of 'engine: {driver: ...}' and 'driver: simulated'")
         return None
     part: Any = stanza
-    group, at, common = DEVICES, loc, {"driver", "power", "connect"}
+    group, at, common = DEVICES, loc, {"driver", *DeviceKeys.model_fields}
     if "engine" in stanza:
         validate(tree, EngineDeviceKeys, stanza, loc)
         group, at, part, common = ENGINES, (*loc, "engine"), stanza["engine"], {"driver"}
     if not isinstance(part, dict):
         return None
     options = _options(tree, _driver(tree, group, at, part), at, part, common)
-    named = {key: stanza[key] for key in {"power", "connect"} & stanza.keys()}
+    named = {key: stanza[key] for key in DeviceKeys.model_fields.keys() & stanza.keys()}
     mine = {"group": group, "driver": str(part.get("driver")), "options": options}
     return validate(tree, DeviceStanza, named | mine, loc)
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from joulelab.errors import HardwareMissing
 from joulelab.lab import NAME, DeviceKeys, DriverKeys, InstrumentKeys
+from joulelab.options import Peak
 from joulelab.quantities import Scope
 from joulelab.registry import DEVICES, ENGINES, INSTRUMENTS, PROTOCOLS, drivers, load_driver
 
@@ -28,7 +29,7 @@ def schema() -> dict[str, Any]:
     engines = _stanzas(ENGINES, DriverKeys)
     devices = _stanzas(DEVICES, DeviceKeys)
     protocols = {name: protocol.Options for name, protocol in _loaded(PROTOCOLS)}
-    models = [*instruments, *engines, *devices, *protocols.values()]
+    models = [*instruments, *engines, *devices, *protocols.values(), Peak]
     refs, definitions = models_json_schema([(model, "validation") for model in models], schema_generator=_TextSchema)
 
     def one_of(models: list[type[BaseModel]]) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def schema() -> dict[str, Any]:
             "engine": one_of(engines),
             "connect": {"type": "string", "pattern": "^(ssh|adb)://"},
             "power": {"type": "array", "items": {"type": "string"}},
+            "peak": refs[Peak, "validation"],
         },
         "engine",
     )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from joulelab.analysis.cases import KEYS
+from joulelab.analysis.crossval import counting
 from joulelab.analysis.forms import UNITS
 from joulelab.analysis.validation import Verdict
 from joulelab.errors import DataInvalid
@@ -24,7 +25,7 @@ from joulelab.report.words import target
 PANEL_IN = 3.5
 OBSERVED = {"time": "duration_s", "energy": "energy_j"}
 LIMIT: dict[str, Any] = {"color": "#BBBBBB", "alpha": 0.5, "linewidth": 0, "label": "within the limit"}
-SHORT = ", too short for the sensor: not counted"
+UNCOUNTED = ", short or outside the valid range: not counted"
 AGREEMENT = (
     "Each point is a configuration, the mean of its repeats, predicted by a model that has not seen it. "
     "On the line the prediction is exact."
@@ -88,8 +89,9 @@ def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
 
 
 def _scatter(axes: Axes, verdict: Verdict, looks: dict[float, tuple[str, str]]) -> None:
-    groups: Any = verdict.points.groupby(["history", "short"])
-    for (history, short), points in groups:
+    apart = (verdict.points["short"] | verdict.points["outside"]).astype(bool)
+    groups: Any = verdict.points.groupby([verdict.points["history"], apart])
+    for (history, uncounted), points in groups:
         colour, marker = looks[history]
         axes.scatter(
             points["observed"],
@@ -97,9 +99,9 @@ def _scatter(axes: Axes, verdict: Verdict, looks: dict[float, tuple[str, str]]) 
             s=16,
             marker=marker,
             edgecolors=colour,
-            facecolors="none" if short else colour,
+            facecolors="none" if uncounted else colour,
             alpha=0.75,
-            label=f"history {history:g}{SHORT if short else ''}",
+            label=f"history {history:g}{UNCOUNTED if uncounted else ''}",
         )
 
 
@@ -130,7 +132,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _over_lengths(axes: Sequence[Axes], verdict: Verdict) -> None:
-    points = verdict.points[~verdict.points["short"].astype(bool)]
+    points = counting(verdict.points)
     error = (points["predicted"] / points["observed"] - 1) * 100
     colour, marker = PHASES[verdict.phase]
     for panel, name in zip(axes, ("prompt", "output"), strict=False):
@@ -149,7 +151,7 @@ def _over_inferences(axes: Axes, verdict: Verdict, table: pd.DataFrame) -> None:
 def in_order(verdict: Verdict, table: pd.DataFrame) -> tuple[Any, Any]:
     """The number of each inference of one run's phases table, and the error in % of its held-out prediction."""
     keys = KEYS[verdict.phase]
-    points = verdict.points[~verdict.points["short"].astype(bool)]
+    points = counting(verdict.points)
     rows = table[table["phase"] == verdict.phase]
     rows = rows[rows["channel"] == verdict.channel] if verdict.channel else rows.drop_duplicates("inference")
     found = rows.merge(points[[*keys, "predicted"]], on=keys)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pandas as pd
+
 from joulelab.analysis.validation import SIMULATED, Verdict
 from joulelab.quantities import Origin, Scope
 from joulelab.report.numbers import percent
@@ -91,3 +93,8 @@ def dropped(verdict: Verdict) -> list[tuple[str, int, list[str]]]:
         (cause, rows.total(), [f"{name} ({n})" if n > 1 else name for name, n in rows.items()])
         for cause, rows in found.items()
     ]
+
+
+def listed(points: pd.DataFrame) -> list[str]:
+    """The configurations of points."""
+    return [tokens(*row) for row in points[["history", "prompt", "output"]].itertuples(index=False)]

@@ -1,0 +1,204 @@
+"""Whether designed configurations teach a model more than as much measuring time of configurations drawn at random.
+
+Both come on top of the same few space-filling configurations. Of the simulated devices a perfect meter's energies are
+taken: what a real one adds is no business of a design.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.row import Row
+from joulelab.analysis.cases import cases
+from joulelab.analysis.dataset import SCHEMA, Phases
+from joulelab.analysis.design import Problem, choose, space_filling
+from joulelab.analysis.models import Model, fit_model
+from joulelab.analysis.potential import problem
+from joulelab.analysis.validation import LIMITS
+from joulelab.calibration.integrals import Floats
+from joulelab.protocols.points import rounds
+from joulelab.quantities import Channel, Origin, Scope
+from joulelab.simulation.device import Device
+from joulelab.simulation.profile import Profile
+from joulelab.simulation.profiles import PROFILES
+from joulelab.simulation.timing import expected_seconds
+from joulelab.timebase import SECOND
+
+SEEDS, FEW_SEEDS, REPEATS, GAP_S = 50, 10, 5, 0.5
+TARGET = 0.9
+PILOT = 8
+BUDGET = 0.015
+"""Of the time that all candidates would take."""
+LONGER = (1.0, 2.0, 4.0, 8.0)
+SEEDS_OF_LONGER = 8
+HISTORY, PROMPT = (0, 256, 1024, 2048), (16, 32, 64, 96, 120, 128, 136, 192, 256, 320, 384, 512, 520, 640, 768, 1024)
+OUTPUT = (16, 32, 64, 96, 128, 192, 256)
+NAMES = ["history", "prompt", "output"]
+CANDIDATES = pd.DataFrame(list(product(HISTORY, PROMPT, OUTPUT)), columns=NAMES, dtype=float)
+METER = Channel("power", "W", scope=Scope.INPUT, origin=Origin.SIMULATED)
+
+Points = list[tuple[int, int, int]]
+
+
+class Seed(NamedTuple):
+    """The held-out errors [%] of time and energy after a design and after random draws of as much time."""
+
+    designed: dict[str, float]
+    random: dict[str, float]
+
+
+def designed() -> Iterator[Row]:
+    """Designed configurations against random ones of equal measuring time and repeats, on the simulated edge GPU."""
+    yield from _compare("edge-gpu", SEEDS)
+
+
+def few_seeds() -> Iterator[Row]:
+    """Designed configurations against random ones of equal measuring time and repeats, in a few seeds."""
+    yield from _compare("edge-gpu", FEW_SEEDS)
+
+
+def designed_elsewhere() -> Iterator[Row]:
+    """The same on the other simulated devices."""
+    for name in ("compute-puck", "phone"):
+        yield from _compare(name, SEEDS)
+
+
+def same_error() -> Iterator[Row]:
+    """How much longer random configurations must be measured until time is predicted as well as after a design."""
+    lab = _Lab("edge-gpu")
+    seeds = range(SEEDS_OF_LONGER)
+    reached = np.median([lab.errors(seed, lab.design(seed))["time"] for seed in seeds])
+    random = [np.median([lab.errors(s, lab.random(s, longer))["time"] for s in seeds]) for longer in LONGER]
+    times = np.interp(-np.log(reached), -np.log(np.minimum.accumulate(random)), np.log(LONGER))
+    beside = {
+        f"random, {longer:g} times as long: error in %": float(e) for longer, e in zip(LONGER, random, strict=True)
+    }
+    what = "edge-gpu (simulated): measuring time of random configurations for the design's error, over the design's"
+    yield Row(what, float(np.exp(times)), "1", None, "higher", beside | {"the design's error in %": float(reached)})
+
+
+def _compare(name: str, seeds: int) -> Iterator[Row]:
+    lab = _Lab(name)
+    found = [Seed(lab.errors(s, lab.design(s)), lab.errors(s, lab.random(s))) for s in range(seeds)]
+    for target in LIMITS:
+        pairs = [(each.designed[target], each.random[target]) for each in found]
+        better = sum(ours < theirs for ours, theirs in pairs) / len(pairs)
+        ours, theirs = np.median(pairs, axis=0)
+        beside = {"median error designed, %": float(ours), "median error random, %": float(theirs)}
+        what = f"{name} (simulated), {target}: share of {seeds} seeds in which the design's held-out error is lower"
+        yield Row(what, better, "1", TARGET, "higher", beside)
+
+
+class _Lab:
+    """A simulated device, and what its costs really are at configurations that nobody measures."""
+
+    def __init__(self, name: str) -> None:
+        self.profile = PROFILES[name]
+        self.pilot = _tuples(CANDIDATES.iloc[space_filling(CANDIDATES, PILOT)])
+        self.seconds = np.array([sum(expected_seconds(self.profile, *each)) for each in _tuples(CANDIDATES)])
+        self.price = REPEATS * (self.seconds + GAP_S / 2)
+        self.budget_s = BUDGET * float(self.price.sum())
+        self.held_out = _held_out()
+
+    def design(self, seed: int) -> Points:
+        found = self._problem(measured(self.profile, seed, self.pilot))
+        return _tuples(found.candidates.iloc[choose(found, self.budget_s)])
+
+    def _problem(self, phases: Phases) -> Problem:
+        fitted = [(case, fit_model(case, phases)) for case in cases(phases, 5.0)]
+        return problem(fitted, CANDIDATES, REPEATS, GAP_S / 2, LIMITS)
+
+    def random(self, seed: int, longer: float = 1.0) -> Points:
+        order = np.random.default_rng(seed).permutation(len(CANDIDATES))
+        left, chosen = self.budget_s * longer, []
+        for number in order:
+            if self.price[number] <= left:
+                chosen.append(number)
+                left -= self.price[number]
+        return _tuples(CANDIDATES.iloc[chosen])
+
+    def errors(self, seed: int, points: Points) -> dict[str, float]:
+        """The mean errors [%] of models of the pilot and of these points, at what neither has."""
+        phases = measured(self.profile, seed, self.pilot, points)
+        models = {case.target: fit_model(case, phases) for case in cases(phases, 5.0)}
+        true = truth(self.profile, self.held_out, points, seed)
+        return {target: _error(model, self.held_out, true[target]) for target, model in models.items()}
+
+
+def _error(model: Model, points: Points, true: Floats) -> float:
+    return float(np.abs(model.predict(*np.array(points).T) / true - 1).mean() * 100)
+
+
+def _held_out() -> Points:
+    """Configurations drawn log-uniformly from the box, a quarter of them without a history."""
+    rng, n = np.random.default_rng(0), 150
+    prompt, output = (np.exp(rng.uniform(np.log(axis[0]), np.log(axis[-1]), n)) for axis in (PROMPT, OUTPUT))
+    history = rng.integers(0, HISTORY[-1], n) * (rng.random(n) < 3 / 4)
+    return _tuples(pd.DataFrame(np.rint(np.column_stack([history, prompt, output])), columns=NAMES))
+
+
+def measured(profile: Profile, seed: int, *runs: Points) -> Phases:
+    """The phases of one run of each list of points, all of one session."""
+    rows = [row for k, points in enumerate(runs) for row in _run(profile, points, seed * 10 + k)]
+    table = pd.DataFrame(rows).assign(session="s", device=profile.name, channel="meter.power", scope=METER.scope)
+    table = table.assign(origin=Origin.SIMULATED, status="ok", gain_u_rel=0.0, energy_u_j=0.0)
+    return Phases(table.reindex(columns=SCHEMA.names), {"meter.power": METER})
+
+
+def _run(profile: Profile, points: Points, seed: int) -> Iterator[dict[str, object]]:
+    """The rows of a run; inferences are played as the runner plays them."""
+    device, now = Device(profile, seed), SECOND
+    for number, step in enumerate(rounds(points, REPEATS, GAP_S, seed)):
+        now += round(step.gap_s * SECOND)
+        device.trace.drop_before(now)
+        tokens = device.play(now, step.history, step.prompt, step.output, device.luck(number)).tokens
+        asked = {"history": step.history, "prompt": step.prompt, "output": step.output, "repeat": step.repeat}
+        for phase, (start, stop) in {
+            "prefill": (now, tokens[0]),
+            "decode": (tokens[0], tokens[-1]),
+            "total": (now, tokens[-1]),
+        }.items():
+            before, after = device.trace.energy(np.array([start, stop]))
+            yield asked | {
+                "run": f"r{seed}",
+                "inference": number,
+                "phase": phase,
+                "duration_s": (stop - start) / SECOND,
+                "energy_j": after - before,
+            }
+        now = tokens[-1]
+
+
+def truth(profile: Profile, asked: Points, points: Points, seed: int) -> dict[str, Floats]:
+    """What inferences take and draw without any noise, each played once somewhere in the run of `points`: a device is
+    as warm as what it just did has made it.
+    """
+    quiet = replace(profile.noise, prefill_cv=0.0, decode_cv=0.0, power_cv=0.0, stall_probability=0.0)
+    device = Device(replace(profile, noise=quiet, power=replace(profile.power, background_rel=0.0)), seed)
+    steps = list(rounds(points, REPEATS, GAP_S, seed))
+    place = np.random.default_rng(seed).integers(0, len(steps), len(asked))
+    now, joules = SECOND, np.zeros(len(asked))
+    for number, step in enumerate(steps):
+        now += round(step.gap_s * SECOND)
+        device.trace.drop_before(now)
+        for k in np.flatnonzero(place == number):
+            joules[k] = _energy(copy.deepcopy(device), now, asked[k])
+        now = device.play(now, step.history, step.prompt, step.output, device.luck(0)).tokens[-1]
+    return {"time": np.array([sum(expected_seconds(profile, *each)) for each in asked]), "energy": joules}
+
+
+def _energy(device: Device, start: int, asked: tuple[int, int, int]) -> float:
+    stop = device.play(start, *asked, device.luck(0)).tokens[-1]
+    before, after = device.trace.energy(np.array([start, stop]))
+    return float(after - before)
+
+
+def _tuples(points: pd.DataFrame) -> Points:
+    return [(int(h), int(p), int(o)) for h, p, o in points[NAMES].to_numpy()]

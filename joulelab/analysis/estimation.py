@@ -1,0 +1,104 @@
+"""The fit of one phase's model, with what is known of the errors of its points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import sparse, stats
+
+from joulelab.analysis.cases import KEYS, LOADS, Case
+from joulelab.analysis.fitting import choose_form
+from joulelab.analysis.forms import Form
+from joulelab.analysis.intervals import LEVEL, Errors, Uncertainty, clustered, resampled, uncertainty
+from joulelab.analysis.losses import Bools, Fit, Loss, scale
+from joulelab.analysis.phase_model import Coefficient, PhaseModel
+from joulelab.calibration.integrals import Floats
+from joulelab.errors import DataInvalid
+from joulelab.quantities import Origin
+
+
+def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "wls") -> PhaseModel:
+    """The model of one phase of a case, in a given form or in the one that its points choose.
+
+    DataInvalid, with the reason, where the points support no form.
+    """
+    timed = _timed(case, phase) if form is None or form.chained else None
+    points = case.points(phase)
+    if timed:
+        points["seconds"] = timed.predict(points)
+    sought = 0
+    if form is None:
+        form = choose_form(case.target, phase, points)
+        sought = form.fitted - len(form.terms)
+    X, signed = form.design(points), np.array(form.signed)
+    fit = Fit(signed, loss)
+    beta = fit(X, points["y"].to_numpy())
+    active = ~signed & (beta == 0)
+    late = _late(form, timed, points, beta) if timed and form.chained else np.zeros((len(points), 0))
+    errors = _errors(points, case.correlated(phase), late)
+    told = case.origin != Origin.IMPORTED
+    found = _uncertainty(X, points["y"].to_numpy(), errors, active, fit, sought, told)
+    valid = {name: (float(points[name].min()), float(points[name].max())) for name in KEYS[phase]}
+    return PhaseModel(
+        phase=phase,
+        form=form,
+        coefficients=_coefficients(form, beta, found.half),
+        covariance=found.covariance.tolist(),
+        misfit=max(found.misfit, found.unseen),
+        configurations=len(points),
+        valid=valid,
+        timed=timed if form.chained else None,
+        loss=loss,
+        bounds=tuple(name for name, hit in zip(form.names, active, strict=True) if hit),
+    )
+
+
+def _timed(case: Case, phase: str) -> PhaseModel | None:
+    """The time model beside an energy, or None where its rows support none."""
+    try:
+        return phase_model(case.timed, phase) if case.timed else None
+    except DataInvalid:
+        return None
+
+
+def _coefficients(form: Form, beta: Floats, half: Floats) -> tuple[Coefficient, ...]:
+    low = np.where(form.signed, beta - half, np.maximum(beta - half, 0.0))
+    rows = zip(form.names, form.units, beta, low, beta + half, strict=True)
+    return tuple(Coefficient(name, unit, *map(float, numbers)) for name, unit, *numbers in rows)
+
+
+def _late(form: Form, timed: PhaseModel, points: pd.DataFrame, beta: Floats) -> Floats:
+    """What the errors of the time model's coefficients shift energies by [points, coefficients], in J."""
+    variances, axes = np.linalg.eigh(np.array(timed.covariance))
+    seconds = timed.design(points) @ (axes * np.sqrt(np.maximum(variances, 0.0)))
+    shifted = [form.design(points.assign(seconds=points["seconds"] + error)) for error in seconds.T]
+    return np.stack([(design - form.design(points)) @ beta for design in shifted], axis=1)
+
+
+def _uncertainty(X: Floats, y: Floats, errors: Errors, active: Bools, fit: Fit, sought: int, told: bool) -> Uncertainty:
+    """Normal theory's where it holds; by resampling at bounds and for other losses; from residuals alone, clustered by
+    configuration, where nothing is `told` of the uncertainty of the rows.
+    """
+    size = scale(X, y)
+    X, y, errors = X / size[:, None], y / size, errors.relative(size)
+    found = uncertainty(X[:, ~active], y, errors, sought)
+    if active.any() or fit.loss != "wls":
+        covariance = resampled(X, y, fit, errors.systematic)
+    elif not told:
+        covariance = clustered(X, y, errors.systematic)
+    else:
+        return found
+    dof = max(len(y) - int(np.count_nonzero(~active)) - sought, 1)
+    return replace(found, covariance=covariance, half=stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(np.diag(covariance)))
+
+
+def _errors(points: pd.DataFrame, correlated: sparse.csr_array, late: Floats) -> Errors:
+    """In s or J. What was estimated together lacks some of its scatter: as much as its noise differs."""
+    runs, hidden, y = (points[name].to_numpy(np.float64) for name in ("runs", "hidden", "y"))
+    spare = runs - 1
+    own = np.asarray((correlated * correlated).sum(axis=1)).ravel()
+    apart = (hidden - own) * runs / np.maximum(spare, 1)
+    repeated = np.where(spare > 0, ((points["cv"] * y) ** 2 - hidden + apart) / runs, 0.0)
+    return Errors(np.concatenate([points[LOADS].to_numpy(), late], axis=1), correlated, repeated, spare)

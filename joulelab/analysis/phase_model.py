@@ -1,0 +1,132 @@
+"""The model of one phase: its form, coefficients with their uncertainty, and what it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from joulelab.analysis.forms import Form
+from joulelab.analysis.intervals import LEVEL
+from joulelab.analysis.terms import parse
+from joulelab.calibration.integrals import Floats
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A coefficient with its 95 % interval."""
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PhaseModel:
+    """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty; `misfit`
+    is the standard deviation, relative, of a configuration's mean about what the form says, or what it might be unseen.
+
+    `valid` is the range of `history`, `prompt` and `output` that the fit has seen. `timed` is the time model that an
+    energy is chained to; `loss` is what the fit minimised, `bounds` are the coefficients that it would have negative.
+    """
+
+    phase: str
+    form: Form
+    coefficients: tuple[Coefficient, ...]
+    covariance: list[list[float]]
+    misfit: float
+    configurations: int
+    valid: dict[str, tuple[float, float]]
+    timed: PhaseModel | None
+    loss: str
+    bounds: tuple[str, ...]
+
+    @property
+    def beta(self) -> Floats:
+        """The coefficients [terms]."""
+        return np.array([coefficient.value for coefficient in self.coefficients])
+
+    def design(self, points: pd.DataFrame) -> Floats:
+        """The work counts [points, terms]; where the form is chained, with the seconds that the time model predicts."""
+        return self.form.design(points.assign(seconds=self.timed.predict(points)) if self.timed else points)
+
+    def predict(self, points: pd.DataFrame) -> Floats:
+        """The costs [s or J] of points with columns `history`, `prompt`, `output`."""
+        return np.asarray(self.design(points) @ self.beta)
+
+    def half_width(self, points: pd.DataFrame) -> Floats:
+        """Half the 95 % intervals [points] of the predicted mean costs; what the form misses may be in each point."""
+        design, predicted = self.design(points), self.predict(points)
+        variance = np.einsum("nk,kl,nl->n", design, np.array(self.covariance), design) + (self.misfit * predicted) ** 2
+        dof = max(self.configurations - self.form.fitted, 1)
+        own = stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(variance)
+        return np.asarray(np.hypot(own, self._late(points, predicted)))
+
+    def _late(self, points: pd.DataFrame, predicted: Floats) -> Floats | float:
+        """What the energy changes by [J] where the time that it is chained to is off by half its interval."""
+        if not self.timed:
+            return 0.0
+        seconds = self.timed.predict(points) + self.timed.half_width(points)
+        return self.form.design(points.assign(seconds=seconds)) @ self.beta - predicted
+
+    def components(self, points: pd.DataFrame) -> dict[str, Floats]:
+        """What each term adds [points] in s or J."""
+        each = self.design(points).T * self.beta[:, None]
+        return {f"{self.phase} {term.name}": cost for term, cost in zip(self.form.terms, each, strict=True)}
+
+    def drawn(self, rng: np.random.Generator, gain_u_rel: float, gain: float) -> PhaseModel:
+        """One of the models that the data leave possible, where the channel reads `gain` times the truth.
+
+        The covariance is split into what the gain brings, which is common to all phases, and the rest.
+        """
+        rest = np.array(self.covariance) - gain_u_rel**2 * np.outer(self.beta, self.beta)
+        variances, axes = np.linalg.eigh(rest)
+        random = axes @ (np.sqrt(np.maximum(variances, 0.0)) * rng.standard_normal(len(variances)))
+        beta = np.where(self.form.signed, self.beta + random, np.maximum(self.beta + random, 0.0)) * gain
+        coefficients = tuple(replace(c, value=float(b)) for c, b in zip(self.coefficients, beta, strict=True))
+        return replace(self, coefficients=coefficients)
+
+    @property
+    def caveat(self) -> str | None:
+        return None if self.seen_history else "has only seen history 0: it does not know what a filled cache costs"
+
+    @property
+    def seen_history(self) -> bool:
+        return self.valid["history"][1] > 0
+
+    def beyond(self, points: pd.DataFrame) -> str | None:
+        """Which of the points' columns leave the range that the fit has seen, or None."""
+        ranges = [
+            f"{name} {points[name].min():g} to {points[name].max():g} (seen: {low:g} to {high:g})"
+            for name, (low, high) in self.valid.items()
+            if points[name].min() < low or points[name].max() > high
+        ]
+        return ", ".join(ranges) or None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "form": str(self.form),
+            "target": self.form.target,
+            "terms": [str(term) for term in self.form.terms],
+            "coefficients": [asdict(coefficient) for coefficient in self.coefficients],
+            "caveat": self.caveat,
+            "timed": self.timed and self.timed.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PhaseModel:
+        own = {field.name: data[field.name] for field in fields(cls)}
+        given = {
+            "form": Form(data["target"], tuple(map(parse, data["terms"]))),
+            "coefficients": tuple(Coefficient(**coefficient) for coefficient in data["coefficients"]),
+            "bounds": tuple(data["bounds"]),
+            "valid": {name: (low, high) for name, (low, high) in data["valid"].items()},
+            "timed": cls.from_json(data["timed"]) if data["timed"] else None,
+        }
+        return cls(**own | given)
