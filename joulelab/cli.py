@@ -18,10 +18,10 @@ from joulelab.errors import DataInvalid, HardwareMissing, JoulelabError, RunAbor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from joulelab.analysis.models import Model
+    from joulelab.analysis.modelling.models import Model
+    from joulelab.analysis.modelling.validation import Verdict
     from joulelab.analysis.phases import Phases
     from joulelab.analysis.placement.study import Study
-    from joulelab.analysis.validation import Verdict
     from joulelab.bench import Plan
     from joulelab.lab import Lab
     from joulelab.recording import RunDir
@@ -442,9 +442,9 @@ def fit(  # noqa: PLR0913, PLR0917 an option each
     as_json: AsJson = False,
 ) -> None:
     """Fit time and energy models; --out writes them as JSON."""
-    from joulelab.analysis.models import fit as fit_phases
-    from joulelab.analysis.physical import physical
-    from joulelab.analysis.valid import parse
+    from joulelab.analysis.modelling.models import fit as fit_phases
+    from joulelab.analysis.modelling.physical import physical
+    from joulelab.analysis.modelling.valid import parse
     from joulelab.recording.whole import write_whole
     from joulelab.report.text import coefficients
 
@@ -472,9 +472,9 @@ def validate(  # noqa: PLR0913, PLR0917 an option each
     as_json: AsJson = False,
 ) -> None:
     """Held-out errors against the targets; exit 6 where a verdict fails or is undecided."""
-    from joulelab.analysis.valid import parse
-    from joulelab.analysis.validation import across
-    from joulelab.analysis.validation import validate as validate_phases
+    from joulelab.analysis.modelling.valid import parse
+    from joulelab.analysis.modelling.validation import across
+    from joulelab.analysis.modelling.validation import validate as validate_phases
     from joulelab.report.verdict_text import verdicts as as_text
 
     asked: dict[str, Any] = {"min_periods": min_periods, "valid": [parse(bound) for bound in valid or ()], "gain": gain}
@@ -515,11 +515,11 @@ def map_space(  # noqa: PLR0913, PLR0917 an option each
     as_json: AsJson = False,
 ) -> None:
     """Which device is best over prompt and decode length, by how much, and what each device waits for."""
-    from joulelab.analysis.aims import aims_of
-    from joulelab.analysis.boundaries import boundaries
-    from joulelab.analysis.costs import device_costs
-    from joulelab.analysis.regions import region_maps
-    from joulelab.analysis.space import mapped, parse_histories, parse_range
+    from joulelab.analysis.space.aims import aims_of
+    from joulelab.analysis.space.boundaries import boundaries
+    from joulelab.analysis.space.box import mapped, parse_histories, parse_range
+    from joulelab.analysis.space.costs import device_costs
+    from joulelab.analysis.space.regions import region_maps
     from joulelab.report.map_page import check_name, write_maps
     from joulelab.report.map_text import as_text, rows
 
@@ -567,11 +567,11 @@ def place(  # noqa: PLR0913, PLR0917 an option each
     as_json: AsJson = False,
 ) -> None:
     """Where each turn of sessions should run, and what that gains over one device and over simple rules."""
-    from joulelab.analysis.costs import device_costs
     from joulelab.analysis.placement.ranges import Ranged, check_seen
     from joulelab.analysis.placement.study import study
     from joulelab.analysis.placement.tables import setting_of
     from joulelab.analysis.placement.turns import read_sessions
+    from joulelab.analysis.space.costs import device_costs
     from joulelab.report import placement
 
     if sessions is None:
@@ -700,8 +700,8 @@ def _models(
     sources: Sequence[str] | None, runs: Path | None, lab_file: Path | None, certificates: Path | None
 ) -> list[Model]:
     """The models of model files, and those fitted to runs, sessions and datasets."""
-    from joulelab.analysis.models import fit as fit_phases
-    from joulelab.analysis.models import read_models
+    from joulelab.analysis.modelling.models import fit as fit_phases
+    from joulelab.analysis.modelling.models import read_models
 
     files = [source for source in sources or () if source.endswith(".json")]
     others = [source for source in sources or () if source not in files]
@@ -792,8 +792,8 @@ def _resume(interrupted: RunDir) -> list[RunDir]:
 
 
 def _sections(paths: Sequence[Path], certificates: Path | None = None) -> list[Section]:
-    from joulelab.analysis.models import fit as fit_phases
-    from joulelab.analysis.validation import validate as validate_phases
+    from joulelab.analysis.modelling.models import fit as fit_phases
+    from joulelab.analysis.modelling.validation import validate as validate_phases
     from joulelab.recording import RunDir
     from joulelab.report.section import Section
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.dataset import Phases, merge
-from joulelab.analysis.design import Criterion, Problem, choose, space_filling
-from joulelab.analysis.models import Model, fit_model
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.design import Criterion, Problem, choose, space_filling
+from joulelab.analysis.modelling.models import Model, fit_model
+from joulelab.analysis.modelling.potential import problem
+from joulelab.analysis.modelling.validation import LIMITS
 from joulelab.analysis.phases import load_phases
-from joulelab.analysis.potential import problem
-from joulelab.analysis.validation import LIMITS
 from joulelab.bench import Plan
 from joulelab.errors import DataInvalid, UserError
 from joulelab.protocols.points import Points

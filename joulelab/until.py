@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from joulelab.analysis.dataset import Phases, merge
+from joulelab.analysis.modelling.validation import NO_METER, Verdict, validate
 from joulelab.analysis.phases import load_phases
-from joulelab.analysis.validation import NO_METER, Verdict, validate
 from joulelab.bench import Plan, Progress, Stop, record
 from joulelab.errors import DataInvalid, UserError
 from joulelab.planning import Cell

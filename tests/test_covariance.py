@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from joulelab.analysis.budget import TERMS
-from joulelab.analysis.cases import cases
 from joulelab.analysis.dataset import COVARIANCE, SCHEMA, Phases, merge, read_dataset, to_frame
-from joulelab.analysis.estimation import phase_model
-from joulelab.analysis.intervals import Errors, uncertainty
 from joulelab.analysis.means import Means, means
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.estimation import phase_model
+from joulelab.analysis.modelling.intervals import Errors, uncertainty
 from joulelab.quantities import Channel, Scope, SensorModel
 
 CHANNEL = "meter.power"

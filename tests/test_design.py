@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from joulelab import cli
-from joulelab.analysis.design import Criterion, Part, Problem, choose, space_filling
+from joulelab.analysis.modelling.design import Criterion, Part, Problem, choose, space_filling
 from joulelab.errors import UserError
 from joulelab.protocols.points import Points
 from joulelab.protocols.steps import Infer, Signature

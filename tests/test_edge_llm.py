@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.analysis.cases import cases
-from joulelab.analysis.costs import device_costs
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.models import fit
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.work import decode_pairs
 from joulelab.analysis.phases import merge
-from joulelab.analysis.space import mapped
+from joulelab.analysis.space.box import mapped
+from joulelab.analysis.space.costs import device_costs
 from joulelab.analysis.tables import import_table
 from joulelab.analysis.throttling import drift
-from joulelab.analysis.work import decode_pairs
 from joulelab.errors import DataInvalid, UserError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

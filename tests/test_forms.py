@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from scipy import optimize
 from statsmodels.regression.linear_model import OLS
 
-from joulelab.analysis.candidates import candidates
-from joulelab.analysis.cases import cases
-from joulelab.analysis.choice import MAX_CONDITION, Bench, choose, refusal, supported
-from joulelab.analysis.estimation import phase_model
-from joulelab.analysis.fitting import fit_case
-from joulelab.analysis.forms import CONTEXT, PAIR, PASS, START, TOKEN, Form
-from joulelab.analysis.intervals import clustered
-from joulelab.analysis.losses import Fit
-from joulelab.analysis.models import Model, fit, read_models
-from joulelab.analysis.terms import Term, Work, parse
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.choice import MAX_CONDITION, Bench, choose, refusal, supported
+from joulelab.analysis.modelling.estimation import phase_model
+from joulelab.analysis.modelling.fitting import fit_case
+from joulelab.analysis.modelling.forms import CONTEXT, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.modelling.intervals import clustered
+from joulelab.analysis.modelling.losses import Fit
+from joulelab.analysis.modelling.models import Model, fit, read_models
+from joulelab.analysis.modelling.terms import Term, Work, parse
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from tests.synthetic import only, synthetic, untapped

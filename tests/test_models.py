@@ -12,15 +12,15 @@ import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.analysis.cases import cases
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.estimation import phase_model
-from joulelab.analysis.forms import CONTEXT, ONSET, PASS, Form
-from joulelab.analysis.losses import scale, solve
-from joulelab.analysis.models import Model, fit
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.estimation import phase_model
+from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PASS, Form
+from joulelab.analysis.modelling.losses import scale, solve
+from joulelab.analysis.modelling.models import Model, fit
+from joulelab.analysis.modelling.terms import Term
+from joulelab.analysis.modelling.work import decode_pairs, padded, passes, prefill_pairs
 from joulelab.analysis.phases import merge
-from joulelab.analysis.terms import Term
-from joulelab.analysis.work import decode_pairs, padded, passes, prefill_pairs
 from joulelab.errors import DataInvalid
 from joulelab.quantities import SensorModel
 from tests.synthetic import GRID, METER, TRUE_TIME, only, synthetic, true_seconds

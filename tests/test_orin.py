@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from joulelab.analysis.dataset import read_dataset
-from joulelab.analysis.models import fit
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.valid import parse
+from joulelab.analysis.modelling.validation import Verdict, validate
 from joulelab.analysis.tables import import_table
-from joulelab.analysis.valid import parse
-from joulelab.analysis.validation import Verdict, validate
 from joulelab.cli import main
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from benchmarks.models.truth import played
-from joulelab.analysis.costs import device_costs
 from joulelab.analysis.dataset import read_dataset
-from joulelab.analysis.models import fit
+from joulelab.analysis.modelling.models import fit
 from joulelab.analysis.placement.exact import with_copies
 from joulelab.analysis.placement.link import Link, parse_link
 from joulelab.analysis.placement.mapper import Mapper
@@ -28,6 +27,7 @@ from joulelab.analysis.placement.plans import exact, fixed, outcome
 from joulelab.analysis.placement.study import PLAN, study
 from joulelab.analysis.placement.tables import RE_PREFILL, TRANSFER, Setting, Table, View, tables
 from joulelab.analysis.placement.turns import Turn, histories, read_sessions
+from joulelab.analysis.space.costs import device_costs
 from joulelab.calibration.integrals import Floats
 from joulelab.cli import main
 from joulelab.errors import DataInvalid, UserError

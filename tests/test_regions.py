@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.analysis.aims import Aim, aims_of
-from joulelab.analysis.bottlenecks import KINDS, bottlenecks, kinds, over_session
-from joulelab.analysis.boundaries import boundaries
-from joulelab.analysis.costs import DeviceCosts, cost, device_costs, others_w
-from joulelab.analysis.forms import Form
-from joulelab.analysis.models import Model
-from joulelab.analysis.phase_model import Coefficient, PhaseModel
-from joulelab.analysis.regions import NONE, UNSEEN, Costs, region_maps
-from joulelab.analysis.space import mapped, parse_histories, parse_range
-from joulelab.analysis.surface import Grid, Surface
-from joulelab.analysis.terms import Term
+from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.phase_model import Coefficient, PhaseModel
+from joulelab.analysis.modelling.terms import Term
+from joulelab.analysis.space.aims import Aim, aims_of
+from joulelab.analysis.space.bottlenecks import KINDS, bottlenecks, kinds, over_session
+from joulelab.analysis.space.boundaries import boundaries
+from joulelab.analysis.space.box import mapped, parse_histories, parse_range
+from joulelab.analysis.space.costs import DeviceCosts, cost, device_costs, others_w
+from joulelab.analysis.space.regions import NONE, UNSEEN, Costs, region_maps
+from joulelab.analysis.space.surface import Grid, Surface
 from joulelab.cli import main
 from joulelab.errors import DataInvalid, UserError
 from joulelab.report.map_page import write_maps

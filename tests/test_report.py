@@ -23,9 +23,9 @@ from rich.console import Console
 from benchmarks.trust.pictures import FOLDER, draw
 from joulelab.analysis.deconvolution import Deconvolved
 from joulelab.analysis.means import means
-from joulelab.analysis.models import fit
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.validation import validate
 from joulelab.analysis.phases import reduce
-from joulelab.analysis.validation import validate
 from joulelab.calibration.kernel import Timing
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Kind, Origin, Scope, SensorModel

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
 from joulelab.analysis.dataset import SCHEMA, Phases, merge, read_dataset
-from joulelab.analysis.efficiency import efficiencies
-from joulelab.analysis.models import fit
+from joulelab.analysis.modelling.efficiency import efficiencies
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.physical import Physical, physical
 from joulelab.analysis.phases import reduce
-from joulelab.analysis.physical import Physical, physical
 from joulelab.analysis.shapes import Peak, Shape, label, shape
 from joulelab.bench import Plan, record
 from joulelab.devices.random_model import ARCHITECTURES, describe_gguf, random_gguf

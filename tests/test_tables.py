@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from joulelab.analysis.dataset import SCHEMA, Phases
+from joulelab.analysis.modelling.validation import validate
 from joulelab.analysis.tables import import_table
-from joulelab.analysis.validation import validate
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import SensorModel
 from joulelab.timebase import SECOND

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from joulelab.analysis.cases import cases
-from joulelab.analysis.crossval import hold_out
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.models import fit
-from joulelab.analysis.outliers import cleaned
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.crossval import hold_out
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.outliers import cleaned
+from joulelab.analysis.modelling.sessions import Gains, day, measured
+from joulelab.analysis.modelling.valid import parse
+from joulelab.analysis.modelling.validation import Verdict, across, noise_floor, noise_floor_interval, validate
 from joulelab.analysis.phases import merge
-from joulelab.analysis.sessions import Gains, day, measured
-from joulelab.analysis.valid import parse
-from joulelab.analysis.validation import Verdict, across, noise_floor, noise_floor_interval, validate
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Origin, Scope, SensorModel
 from joulelab.report.verdict_text import verdicts

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from benchmarks.backbone.simulated import plans, recorded
 from benchmarks.row import Row
-from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.losses import Fit
-from joulelab.analysis.models import Model, fit
-from joulelab.analysis.phase_model import PhaseModel
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.losses import Fit
+from joulelab.analysis.modelling.models import Model, fit
+from joulelab.analysis.modelling.phase_model import PhaseModel
 from joulelab.analysis.phases import reduce
 from joulelab.bench import Plan
 from joulelab.calibration.integrals import Floats

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from benchmarks.backbone.simulated import plans, recorded
 from benchmarks.row import Row
+from joulelab.analysis.modelling.validation import Verdict, validate
 from joulelab.analysis.phases import reduce
-from joulelab.analysis.validation import Verdict, validate
 
 
 def errors() -> Iterator[Row]:

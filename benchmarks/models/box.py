@@ -9,9 +9,9 @@ from itertools import chain, product
 from multiprocessing import get_context
 
 from benchmarks.backbone.simulated import plans, recorded
-from joulelab.analysis.costs import DeviceCosts, device_costs
-from joulelab.analysis.models import Model, fit
+from joulelab.analysis.modelling.models import Model, fit
 from joulelab.analysis.phases import reduce
+from joulelab.analysis.space.costs import DeviceCosts, device_costs
 from joulelab.bench import Plan
 from joulelab.timebase import SECOND
 

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.row import Row
-from joulelab.analysis.cases import cases
 from joulelab.analysis.dataset import SCHEMA, Phases
-from joulelab.analysis.design import Problem, choose, space_filling
-from joulelab.analysis.models import Model, fit_model
-from joulelab.analysis.potential import problem
-from joulelab.analysis.validation import LIMITS
+from joulelab.analysis.modelling.cases import cases
+from joulelab.analysis.modelling.design import Problem, choose, space_filling
+from joulelab.analysis.modelling.models import Model, fit_model
+from joulelab.analysis.modelling.potential import problem
+from joulelab.analysis.modelling.validation import LIMITS
 from joulelab.calibration.integrals import Floats
 from joulelab.protocols.points import rounds
 from joulelab.quantities import Channel, Origin, Scope

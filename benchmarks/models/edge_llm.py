@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.row import Row
-from joulelab.analysis.costs import device_costs
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.models import Model, fit
+from joulelab.analysis.modelling.models import Model, fit
+from joulelab.analysis.modelling.validation import validate
+from joulelab.analysis.space.costs import device_costs
 from joulelab.analysis.tables import import_table
-from joulelab.analysis.validation import validate
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT.parent / "shared" / "data" / "edge-llm-bench"

@@ -11,15 +11,15 @@ import pandas as pd
 
 from benchmarks.row import Row
 from benchmarks.timing import medians, seconds, taking_turns
-from joulelab.analysis.candidates import candidates
-from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.choice import INNER_FOLDS, ROUNDS, folds, supported
 from joulelab.analysis.dataset import SCHEMA, Phases
-from joulelab.analysis.fitting import MOST_POINTS
-from joulelab.analysis.forms import CONTEXT, PAIR, PASS, START, Form
-from joulelab.analysis.losses import Fit, Loss, solve
-from joulelab.analysis.models import fit
-from joulelab.analysis.terms import Term
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.choice import INNER_FOLDS, ROUNDS, folds, supported
+from joulelab.analysis.modelling.fitting import MOST_POINTS
+from joulelab.analysis.modelling.forms import CONTEXT, PAIR, PASS, START, Form
+from joulelab.analysis.modelling.losses import Fit, Loss, solve
+from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.terms import Term
 from joulelab.calibration.integrals import Floats
 
 PHASES, REPEATS, ROUNDS_TIMED = 100_000, 5, 3

@@ -13,11 +13,11 @@ from benchmarks.models.sessions import HISTORY, OUTPUT, PROMPT
 from benchmarks.models.truth import truths
 from benchmarks.row import Row
 from benchmarks.timing import medians, seconds, taking_turns
-from joulelab.analysis.aims import Aim
-from joulelab.analysis.costs import DeviceCosts, cost
-from joulelab.analysis.regions import SURE, Costs, Regions, best_of, region_maps
-from joulelab.analysis.space import log_steps
-from joulelab.analysis.surface import Grid
+from joulelab.analysis.space.aims import Aim
+from joulelab.analysis.space.box import log_steps
+from joulelab.analysis.space.costs import DeviceCosts, cost
+from joulelab.analysis.space.regions import SURE, Costs, Regions, best_of, region_maps
+from joulelab.analysis.space.surface import Grid
 from joulelab.calibration.integrals import Floats, Ints
 
 LENGTHS, HISTORIES, DEVICES, ROUNDS = 512, 8, 5, 5

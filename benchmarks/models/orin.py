@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.row import Row
+from joulelab.analysis.modelling.valid import parse
+from joulelab.analysis.modelling.validation import Verdict, validate
 from joulelab.analysis.tables import import_table
-from joulelab.analysis.valid import parse
-from joulelab.analysis.validation import Verdict, validate
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT.parent / "shared" / "data" / "orin-edgereasoning"

@@ -18,13 +18,13 @@ from scipy import stats
 
 from benchmarks.row import Row
 from benchmarks.trust import law
-from joulelab.analysis.cases import Case, cases
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.estimation import phase_model
-from joulelab.analysis.forms import Form
-from joulelab.analysis.intervals import LEVEL, Errors, uncertainty
-from joulelab.analysis.losses import scale, solve
 from joulelab.analysis.means import means
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.estimation import phase_model
+from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.intervals import LEVEL, Errors, uncertainty
+from joulelab.analysis.modelling.losses import scale, solve
 from joulelab.analysis.phases import reduce
 from joulelab.calibration.integrals import Floats
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.analysis.cases import KEYS
-from joulelab.analysis.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.modelling.cases import KEYS
+from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
 from joulelab.analysis.solved import RAMP_S, START_U_S
 from joulelab.calibration.certificate import FOLDER, certificate
 from joulelab.calibration.integrals import Floats, Ints

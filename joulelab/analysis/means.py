@@ -11,7 +11,7 @@ from scipy import sparse, stats
 
 from joulelab.analysis.budget import TERMS
 from joulelab.analysis.dataset import SUBJECT, SYSTEMATIC, Phases, together
-from joulelab.analysis.intervals import LEVEL
+from joulelab.analysis.modelling.intervals import LEVEL
 from joulelab.calibration.integrals import Floats
 
 CONFIGURATION = ["session", *SUBJECT, "channel", "scope", "origin", "phase", "history", "prompt", "output"]

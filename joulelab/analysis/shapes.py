@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from joulelab.analysis.work import decode_pairs, passes, prefill_pairs
+from joulelab.analysis.modelling.work import decode_pairs, passes, prefill_pairs
 from joulelab.calibration.integrals import Floats
 from joulelab.options import Peak
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from joulelab.analysis.attribution import OK
-from joulelab.analysis.cases import PHASES
 from joulelab.analysis.dataset import SCHEMA, Phases, to_frame
+from joulelab.analysis.modelling.cases import PHASES
 from joulelab.analysis.table_map import NEEDED, Source, Sources, TableMap, read_map
 from joulelab.analysis.throttling import without_throttled
 from joulelab.errors import DataInvalid

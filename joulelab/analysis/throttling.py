@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from joulelab.analysis.dataset import SUBJECT, Phases
-from joulelab.analysis.losses import Fit
-from joulelab.analysis.work import decode_pairs, passes
+from joulelab.analysis.modelling.losses import Fit
+from joulelab.analysis.modelling.work import decode_pairs, passes
 from joulelab.calibration.integrals import Floats
 
 WINDOW = 9

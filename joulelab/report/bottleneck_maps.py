@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from joulelab.analysis.bottlenecks import KINDS, Bottlenecks
+from joulelab.analysis.space.bottlenecks import KINDS, Bottlenecks
 from joulelab.calibration.integrals import Floats
 from joulelab.report.figures import WIDTH_IN, Picture, picture
 from joulelab.report.plane import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.cases import PHASES
 from joulelab.analysis.dataset import Phases
 from joulelab.analysis.means import Means
+from joulelab.analysis.modelling.cases import PHASES
 from joulelab.report.numbers import number, percent
 from joulelab.report.words import CAUSES
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from joulelab.analysis.cases import PHASES
 from joulelab.analysis.dataset import SUBJECT, Phases
 from joulelab.analysis.means import Means
+from joulelab.analysis.modelling.cases import PHASES
 from joulelab.report.numbers import expanded, number, quantity
 from joulelab.report.words import tokens
 

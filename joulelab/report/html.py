@@ -13,7 +13,7 @@ from joulelab import __version__
 from joulelab.analysis import deconvolution
 from joulelab.analysis.dataset import Phases
 from joulelab.analysis.means import means
-from joulelab.analysis.phase_model import Coefficient
+from joulelab.analysis.modelling.phase_model import Coefficient
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 from joulelab.recording import RunDir

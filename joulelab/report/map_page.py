@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from joulelab.analysis.bottlenecks import bottlenecks, over_session
-from joulelab.analysis.costs import DeviceCosts
-from joulelab.analysis.regions import Regions
-from joulelab.analysis.surface import Grid
+from joulelab.analysis.space.bottlenecks import bottlenecks, over_session
+from joulelab.analysis.space.costs import DeviceCosts
+from joulelab.analysis.space.regions import Regions
+from joulelab.analysis.space.surface import Grid
 from joulelab.errors import UserError
 from joulelab.recording.whole import write_whole
 from joulelab.report.bottleneck_maps import bottleneck_map, session_shift

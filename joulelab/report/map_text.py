@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from joulelab.analysis.regions import NONE, SURE, UNSEEN, Regions
+from joulelab.analysis.space.regions import NONE, SURE, UNSEEN, Regions
 from joulelab.report.maps import gains, named
 from joulelab.report.numbers import percent
 

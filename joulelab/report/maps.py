@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from joulelab.analysis.aims import Aim
-from joulelab.analysis.costs import DeviceCosts
-from joulelab.analysis.regions import NONE, SURE, Costs, Regions
+from joulelab.analysis.space.aims import Aim
+from joulelab.analysis.space.costs import DeviceCosts
+from joulelab.analysis.space.regions import NONE, SURE, Costs, Regions
 from joulelab.calibration.integrals import Floats
 from joulelab.report.figures import LINES, Picture, picture
 from joulelab.report.plane import (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from joulelab.analysis.physical import Physical
+from joulelab.analysis.modelling.physical import Physical
 from joulelab.report.layout import note, table
 from joulelab.report.numbers import bounded, percent
 

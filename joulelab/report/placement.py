@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table as Grid
 
-from joulelab.analysis.costs import OBJECTIVES, DeviceCosts
 from joulelab.analysis.placement.metrics import Gains, Interval
 from joulelab.analysis.placement.plans import Plan, outcome
 from joulelab.analysis.placement.study import PLAN, STATIC, Study
 from joulelab.analysis.placement.tables import TRANSFER, Table
+from joulelab.analysis.space.costs import OBJECTIVES, DeviceCosts
 from joulelab.report.numbers import number, percent, quantity
 
 LEGEND = (

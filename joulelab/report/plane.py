@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullLocator
 
-from joulelab.analysis.surface import Grid
+from joulelab.analysis.space.surface import Grid
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.report.figures import WIDTH_IN
 

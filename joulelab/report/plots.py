@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from joulelab.analysis.cases import KEYS
-from joulelab.analysis.crossval import counting
-from joulelab.analysis.forms import UNITS
-from joulelab.analysis.validation import Verdict
+from joulelab.analysis.modelling.cases import KEYS
+from joulelab.analysis.modelling.crossval import counting
+from joulelab.analysis.modelling.forms import UNITS
+from joulelab.analysis.modelling.validation import Verdict
 from joulelab.errors import DataInvalid
 from joulelab.report.figures import LINES, MARKERS, PHASES, WIDTH_IN, Picture, picture
 from joulelab.report.numbers import percent

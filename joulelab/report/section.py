@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from joulelab.analysis.dataset import SUBJECT, Phases
-from joulelab.analysis.models import Model
-from joulelab.analysis.validation import Verdict
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.validation import Verdict
 from joulelab.quantities import Kind
 from joulelab.recording import RunDir
 from joulelab.recording.manifest import Instrument

@@ -8,9 +8,9 @@ from itertools import groupby
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from joulelab.analysis.efficiency import Efficiency, efficiencies
-from joulelab.analysis.models import Model
-from joulelab.analysis.physical import Physical
+from joulelab.analysis.modelling.efficiency import Efficiency, efficiencies
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.physical import Physical
 from joulelab.report.layout import firsts, note, subject, table
 from joulelab.report.numbers import bounded
 from joulelab.report.physical_text import as_text as physical_text

@@ -9,8 +9,8 @@ from typing import get_args
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from joulelab.analysis.crossval import Split
-from joulelab.analysis.validation import Verdict
+from joulelab.analysis.modelling.crossval import Split
+from joulelab.analysis.modelling.validation import Verdict
 from joulelab.report.layout import firsts, note, subject, table
 from joulelab.report.numbers import DASH, error, interval
 from joulelab.report.words import doubts, dropped, listed, target

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from joulelab.analysis.validation import SIMULATED, Verdict
+from joulelab.analysis.modelling.validation import SIMULATED, Verdict
 from joulelab.quantities import Origin, Scope
 from joulelab.report.numbers import percent
 

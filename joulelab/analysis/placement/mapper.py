@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from joulelab.analysis.costs import DeviceCosts
 from joulelab.analysis.placement.online import RULES, Expected, RuleName, foreseen
 from joulelab.analysis.placement.plans import advanced
 from joulelab.analysis.placement.ranges import Ranged
 from joulelab.analysis.placement.tables import Setting, View, tables
 from joulelab.analysis.placement.turns import Turn
+from joulelab.analysis.space.costs import DeviceCosts
 from joulelab.errors import DataInvalid
 
 

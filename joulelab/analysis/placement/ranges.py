@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from joulelab.analysis.costs import DeviceCosts
 from joulelab.analysis.placement.turns import Turn, histories
+from joulelab.analysis.space.costs import DeviceCosts
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 

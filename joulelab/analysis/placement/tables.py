@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from joulelab.analysis.costs import Idle
 from joulelab.analysis.placement.link import Link, parse_link
 from joulelab.analysis.placement.turns import Turn, histories
+from joulelab.analysis.space.costs import Idle
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import parse_quantity

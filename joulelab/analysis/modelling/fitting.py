@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.candidates import candidates
-from joulelab.analysis.cases import Case
-from joulelab.analysis.choice import choose, refusal, supported
-from joulelab.analysis.forms import Form
-from joulelab.analysis.losses import Fit, Loss
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import Case
+from joulelab.analysis.modelling.choice import choose, refusal, supported
+from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.losses import Fit, Loss
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 

@@ -13,8 +13,8 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
-from joulelab.analysis.terms import Term
+from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.modelling.terms import Term
 from joulelab.calibration.integrals import Floats
 
 TILES = (4, 8, 16, 32, 64, 128, 256, 512)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.analysis.forms import Form, workload
+from joulelab.analysis.modelling.forms import Form, workload
 from joulelab.calibration.integrals import Floats, Ints
 
 SPARE = 2

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from joulelab.analysis.candidates import candidates
-from joulelab.analysis.cases import Case
-from joulelab.analysis.design import Part, Problem
-from joulelab.analysis.forms import workload
-from joulelab.analysis.models import Model
-from joulelab.analysis.phase_model import PhaseModel
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import Case
+from joulelab.analysis.modelling.design import Part, Problem
+from joulelab.analysis.modelling.forms import workload
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.phase_model import PhaseModel
 from joulelab.calibration.integrals import Floats, Ints
 
 LACKING = 0.5

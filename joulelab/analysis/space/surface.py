@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.analysis.models import Model
+from joulelab.analysis.modelling.models import Model
 from joulelab.calibration.integrals import Floats, Ints
 
 

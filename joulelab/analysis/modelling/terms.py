@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.analysis import work
+from joulelab.analysis.modelling import work
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 
@@ -81,11 +82,12 @@ class Term:
 
     @property
     def name(self) -> str:
-        return "_".join([self.kind, *(f"{x:g}" for x in self.at)]) if self.kind in SEVERAL else self.kind
+        ends = [f"{x:g}" for x in self.at if math.isfinite(x)]
+        return "_".join([self.kind, *ends]) if self.kind in SEVERAL else self.kind
 
     @property
     def symbol(self) -> str:
-        return _KINDS[self.kind].symbol.format(*self.at)
+        return _KINDS[self.kind].symbol.format(*self.at).replace("inf", "∞")
 
     @property
     def unit(self) -> str:

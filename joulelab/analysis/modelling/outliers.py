@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import least_squares
 
-from joulelab.analysis.cases import KEYS, LISTED, Case
-from joulelab.analysis.work import decode_pairs, passes, prefill_pairs
+from joulelab.analysis.modelling.cases import KEYS, LISTED, Case
+from joulelab.analysis.modelling.work import decode_pairs, passes, prefill_pairs
 from joulelab.calibration.integrals import Floats
 
 DEVIATIONS = 10.0

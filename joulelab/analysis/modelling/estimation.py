@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from joulelab.analysis.cases import KEYS, LOADS, Case
-from joulelab.analysis.fitting import choose_form
-from joulelab.analysis.forms import Form
-from joulelab.analysis.intervals import LEVEL, Errors, Uncertainty, clustered, resampled, uncertainty
-from joulelab.analysis.losses import Bools, Fit, Loss, scale
-from joulelab.analysis.phase_model import Coefficient, PhaseModel
+from joulelab.analysis.modelling.cases import KEYS, LOADS, Case
+from joulelab.analysis.modelling.fitting import choose_form
+from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.intervals import LEVEL, Errors, Uncertainty, clustered, resampled, uncertainty
+from joulelab.analysis.modelling.losses import Bools, Fit, Loss, scale
+from joulelab.analysis.modelling.phase_model import Coefficient, PhaseModel
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin

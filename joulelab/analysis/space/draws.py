@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from joulelab.analysis.costs import DeviceCosts
-from joulelab.analysis.models import Model
-from joulelab.analysis.phase_model import PhaseModel
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.space.costs import DeviceCosts
 
 SEED = 0
 

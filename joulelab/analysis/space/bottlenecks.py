@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.analysis.models import Model
-from joulelab.analysis.phase_model import PhaseModel
-from joulelab.analysis.space import seen
-from joulelab.analysis.surface import Grid
-from joulelab.analysis.terms import Term
-from joulelab.analysis.work import padded
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.modelling.terms import Term
+from joulelab.analysis.modelling.work import padded
+from joulelab.analysis.space.box import seen
+from joulelab.analysis.space.surface import Grid
 from joulelab.calibration.integrals import Floats
 
 KINDS = {

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from joulelab.analysis.intervals import LEVEL
+from joulelab.analysis.modelling.intervals import LEVEL
 from joulelab.calibration.integrals import Floats, Ints
 
 Criterion = Literal["I", "D", "G"]

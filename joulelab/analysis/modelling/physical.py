@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.choice import SPARE
 from joulelab.analysis.dataset import SUBJECT, Phases
-from joulelab.analysis.intervals import LEVEL
-from joulelab.analysis.models import Model
-from joulelab.analysis.outliers import cleaned
-from joulelab.analysis.phase_model import Coefficient
-from joulelab.analysis.sessions import Gain
-from joulelab.analysis.valid import Bound
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.choice import SPARE
+from joulelab.analysis.modelling.intervals import LEVEL
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.outliers import cleaned
+from joulelab.analysis.modelling.phase_model import Coefficient
+from joulelab.analysis.modelling.sessions import Gain
+from joulelab.analysis.modelling.valid import Bound
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 

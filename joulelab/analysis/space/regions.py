@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from joulelab.analysis.aims import Aim
-from joulelab.analysis.costs import DeviceCosts, cost, others_w
-from joulelab.analysis.draws import drawn
-from joulelab.analysis.space import seen
-from joulelab.analysis.surface import Grid, Surface
+from joulelab.analysis.space.aims import Aim
+from joulelab.analysis.space.box import seen
+from joulelab.analysis.space.costs import DeviceCosts, cost, others_w
+from joulelab.analysis.space.draws import drawn
+from joulelab.analysis.space.surface import Grid, Surface
 from joulelab.calibration.integrals import Floats
 from joulelab.quantities import Origin
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.analysis.forms import Form
-from joulelab.analysis.intervals import LEVEL
-from joulelab.analysis.terms import parse
+from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.intervals import LEVEL
+from joulelab.analysis.modelling.terms import parse
 from joulelab.calibration.integrals import Floats
 
 

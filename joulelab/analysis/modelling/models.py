@@ -14,19 +14,19 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from joulelab.analysis.candidates import candidates
-from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.choice import supported
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.estimation import phase_model
-from joulelab.analysis.forms import UNITS
-from joulelab.analysis.intervals import LEVEL
-from joulelab.analysis.losses import Loss
-from joulelab.analysis.outliers import cleaned
-from joulelab.analysis.phase_model import PhaseModel
-from joulelab.analysis.sessions import Gain, measured
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.choice import supported
+from joulelab.analysis.modelling.estimation import phase_model
+from joulelab.analysis.modelling.forms import UNITS
+from joulelab.analysis.modelling.intervals import LEVEL
+from joulelab.analysis.modelling.losses import Loss
+from joulelab.analysis.modelling.outliers import cleaned
+from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.modelling.sessions import Gain, measured
+from joulelab.analysis.modelling.valid import Bound
 from joulelab.analysis.shapes import Peak, Shape, label
-from joulelab.analysis.valid import Bound
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.cases import KEYS, Case
-from joulelab.analysis.choice import folds
-from joulelab.analysis.fitting import Fitted, fit_case
-from joulelab.analysis.sessions import Gain, day, groups
+from joulelab.analysis.modelling.cases import KEYS, Case
+from joulelab.analysis.modelling.choice import folds
+from joulelab.analysis.modelling.fitting import Fitted, fit_case
+from joulelab.analysis.modelling.sessions import Gain, day, groups
 from joulelab.errors import DataInvalid
 
 Split = Literal["configuration", "prompt", "decode", "corner", "day"]

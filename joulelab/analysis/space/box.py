@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.analysis.costs import DeviceCosts
-from joulelab.analysis.models import Model
-from joulelab.analysis.surface import Grid
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.space.costs import DeviceCosts
+from joulelab.analysis.space.surface import Grid
 from joulelab.calibration.integrals import Ints
 from joulelab.errors import DataInvalid, UserError
 

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 
-from joulelab.analysis.intervals import LEVEL
+from joulelab.analysis.modelling.intervals import LEVEL
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.costs import DeviceCosts
-from joulelab.analysis.regions import Costs, Regions, best_of
+from joulelab.analysis.space.costs import DeviceCosts
+from joulelab.analysis.space.regions import Costs, Regions, best_of
 from joulelab.calibration.integrals import Ints
 
 AXES = ("history", "prompt", "output")

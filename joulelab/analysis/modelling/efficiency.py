@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.models import Model
-from joulelab.analysis.phase_model import PhaseModel
+from joulelab.analysis.modelling.models import Model
+from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.modelling.work import decode_pairs, passes, prefill_pairs
 from joulelab.analysis.shapes import Peak, Shape
-from joulelab.analysis.work import decode_pairs, passes, prefill_pairs
 from joulelab.calibration.integrals import Floats
 
 TOKENS = {"token", "tile", "roofline", "tokens", "step"}

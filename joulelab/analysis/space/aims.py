@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulelab.analysis.costs import OBJECTIVES, Idle, Objective
+from joulelab.analysis.space.costs import OBJECTIVES, Idle, Objective
 from joulelab.errors import UserError
 from joulelab.quantities import parse_quantity
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.analysis.cases import Case, cases
-from joulelab.analysis.crossval import HeldOut, Split, hold_out, in_sample
 from joulelab.analysis.dataset import Phases
-from joulelab.analysis.models import parts
-from joulelab.analysis.outliers import cleaned
-from joulelab.analysis.sessions import Gain, Gains
-from joulelab.analysis.valid import Bound
+from joulelab.analysis.modelling.cases import Case, cases
+from joulelab.analysis.modelling.crossval import HeldOut, Split, hold_out, in_sample
+from joulelab.analysis.modelling.models import parts
+from joulelab.analysis.modelling.outliers import cleaned
+from joulelab.analysis.modelling.sessions import Gain, Gains
+from joulelab.analysis.modelling.valid import Bound
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import Origin, Scope

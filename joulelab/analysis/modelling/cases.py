@@ -12,8 +12,8 @@ from scipy import sparse
 
 from joulelab.analysis.attribution import OK
 from joulelab.analysis.dataset import SUBJECT, SYSTEMATIC, Phases, together
-from joulelab.analysis.sessions import Gain, Gains, estimate
-from joulelab.analysis.valid import Bound, outside
+from joulelab.analysis.modelling.sessions import Gain, Gains, estimate
+from joulelab.analysis.modelling.valid import Bound, outside
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Origin

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from joulelab.analysis.dataset import SUBJECT
-from joulelab.analysis.models import Model
+from joulelab.analysis.modelling.models import Model
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Scope

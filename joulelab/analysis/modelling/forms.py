@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.terms import CHAINED, ONSETS, Term, Work
+from joulelab.analysis.modelling.terms import CHAINED, ONSETS, Term, Work
 from joulelab.calibration.integrals import Floats
 
 UNITS = {"time": "s", "energy": "J"}
