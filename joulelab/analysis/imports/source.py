@@ -79,18 +79,28 @@ def read_lines(file: Path, advance: Advance) -> Iterator[Line]:
 
     A line is `whole` where its end was written.
     """
-    read = 0
-    with file.open("rb") as source:
-        for number, line in enumerate(iter(lambda: source.readline(LONGEST_LINE), b""), start=1):
-            read += len(line)
-            if number % CHUNK == 0:
-                advance(read)
+    read = number = 0
+    while lines := _some_lines(file, read):
+        for line in lines:
+            read, number = read + len(line), number + 1
             whole = line.endswith(b"\n")
             if len(line) == LONGEST_LINE and not whole:
                 raise DataInvalid(f"{file}, line {number}: is longer than a line of text")
             if text := _text(file, number, line):
                 yield Line(number, text, whole)
-    advance(read)
+        advance(read)
+
+
+def _some_lines(file: Path, start: int) -> list[bytes]:
+    """Lines from byte `start` on. The file is closed again: who reads on may stop at any line."""
+    with file.open("rb") as source:
+        source.seek(start)
+        lines: list[bytes] = []
+        while len(lines) < CHUNK and (line := source.readline(LONGEST_LINE)):
+            lines.append(line)
+            if len(line) == LONGEST_LINE:
+                break
+        return lines
 
 
 def _text(file: Path, number: int, line: bytes) -> str:
