@@ -23,7 +23,7 @@ from joulelab.analysis.modelling.models import Model, fit_model
 from joulelab.analysis.modelling.potential import problem
 from joulelab.analysis.modelling.validation import LIMITS
 from joulelab.calibration.integrals import Floats
-from joulelab.protocols.points import rounds
+from joulelab.protocols.rounds import rounds
 from joulelab.quantities import Channel, Origin, Scope
 from joulelab.simulation.device import Device
 from joulelab.simulation.profile import Profile

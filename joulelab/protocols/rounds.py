@@ -1,0 +1,63 @@
+"""What sweeps of single inferences have in common: their options, and the order in which they play configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict
+
+from joulelab.options import Seconds
+from joulelab.protocols.patterns import BIT_S, pseudo_random
+from joulelab.protocols.steps import Idle, Infer, Range, Signature, Step
+
+Count = Annotated[int, Gt(0)]
+Points = Sequence[tuple[int, int, int]]
+"""History, prompt and output tokens of each."""
+
+
+class RoundOptions(BaseModel):
+    """`signature` is how long each of the two signatures takes (0: none), in bits that no meter's period divides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repeats: Count = 5
+    seed: int = 1
+    idle: Annotated[Seconds, Gt(0)] = 5.0
+    warmup: Annotated[int, Ge(0)] = 3
+    gap: Annotated[Seconds, Ge(0)] = 0.1
+    signature: Annotated[Seconds, Ge(0)] = 8.0
+
+
+def framed(points: Points, options: RoundOptions) -> Iterator[Step]:
+    """Idle, warm-up, a signature, all points repeatedly, a signature, idle.
+
+    Meters that have ranges choose them during the warm-up, which is the heaviest configuration, and keep them. A
+    signature before and after tells how late each meter is.
+    """
+    signature = [Signature(pseudo_random(BIT_S, options.signature))] if options.signature else []
+    yield Idle(options.idle)
+    yield Range("auto")
+    for _ in range(options.warmup):
+        yield Infer(*max(points, key=sum), repeat=0, warmup=True)
+    yield Range("fixed")
+    yield from signature
+    yield from rounds(points, options.repeats, options.gap, options.seed)
+    yield from signature
+    yield Idle(options.idle)
+
+
+def rounds(points: Points, repeats: int, gap_s: float, seed: int) -> Iterator[Infer]:
+    """One repeat of all points follows another, each in a fresh order, so that drift hits all alike.
+
+    Within a repeat those of one history follow each other, so that the cache is filled once for each. Before each comes
+    a gap drawn uniformly from 0 to `gap_s`, so that a sensor's updates fall anywhere in a phase.
+    """
+    rng = np.random.default_rng(seed)
+    histories = list(dict.fromkeys(history for history, _, _ in points))
+    for repeat in range(repeats):
+        for history in rng.permutation(histories):
+            for _, prompt, output in rng.permutation([point for point in points if point[0] == history]):
+                yield Infer(int(history), int(prompt), int(output), repeat, gap_s=rng.uniform(0, gap_s))
