@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.backbone import figures as backbone
 from benchmarks.instruments import figures as instruments
+from benchmarks.models import figures as models
 from benchmarks.row import Benchmark, Row
 from benchmarks.trust import figures as trust
 from joulelab.errors import HardwareMissing
@@ -31,6 +32,7 @@ TOPICS = {
     "backbone": Topic(backbone.SHORT, backbone.LONG),
     "instruments": Topic(instruments.SHORT, ()),
     "trust": Topic(trust.SHORT, trust.LONG),
+    "models": Topic(models.SHORT, models.LONG),
 }
 
 

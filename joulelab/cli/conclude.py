@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 
 def analysed(paths: Sequence[Path], certificates: Path | None = None) -> list[Section]:
-    from joulelab.analysis.modelling.models import fit as fit_phases
-    from joulelab.analysis.modelling.validation import validate as validate_phases
+    from joulelab.analysis.modelling.models import fit
+    from joulelab.analysis.modelling.validation import across, validate
     from joulelab.recording import RunDir
     from joulelab.report.section import Section
 
     made = []
-    for path in paths:
-        phases = phases_of(path, certificates)
-        run = RunDir(path) if (path / "manifest.json").is_file() else None
-        made.append(Section(phases, fit_phases(phases), validate_phases(phases), run))
+    with console.progress("analysis", len(paths), "runs") as advance:
+        for done, path in enumerate(paths, start=1):
+            phases = phases_of(path, certificates)
+            verdicts = validate(phases)
+            run = RunDir(path) if (path / "manifest.json").is_file() else None
+            made.append(Section(phases, fit(phases), verdicts, run, across(phases, verdicts)))
+            advance(done)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PHASES = {"prefill": ("#E69F00", "o"), "decode": ("#56B4E9", "s"), "total": ("#000000", "^")}
 """A colour and a marker for each phase."""
@@ -59,3 +61,13 @@ def svg(figure: Figure) -> str:
 
 def picture(figure: Figure, alt: str, caption: str) -> Picture:
     return Picture("data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode(), alt, caption)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """The roundest numbers of which at least three lie between the ends."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    for marks in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [mark * 10.0**power for power in powers for mark in marks if low <= mark * 10.0**power <= high]
+        if len(found) > 2:
+            return found
+    return [float(x) for x in MaxNLocator(4).tick_values(low, high) if low <= x <= high]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 from joulelab.recording import RunDir
 from joulelab.recording.whole import write_whole
-from joulelab.report import numbers, words
+from joulelab.report import errors, models, numbers, words
 from joulelab.report.budget import COMBINED, budgets
 from joulelab.report.certificates import certificates
+from joulelab.report.curves import curves
 from joulelab.report.energies import idle_power, mean_energies
 from joulelab.report.figures import Picture, style
 from joulelab.report.health import events, sampling
 from joulelab.report.plots import agreement, residuals
 from joulelab.report.section import Section, facts
 from joulelab.report.slow import slow_channels, unfolded
+from joulelab.report.space import spaces
 from joulelab.report.trace import trace
 
 EVENTS_SHOWN = 20
@@ -37,7 +40,13 @@ def write_report(path: Path, sections: Sequence[Section], notes: Sequence[str] =
     title = f"joulelab report: {', '.join(dict.fromkeys(section.title for section in sections))}"
     with style():
         views = [_view(number, section) for number, section in enumerate(sections, start=1)]
-    known = {"version": __version__, "origins": [*Origin], "shown": EVENTS_SHOWN, "combined": COMBINED}
+        mapped = spaces([model for section in sections for model in section.models])
+    known = {"spaces": mapped, "beside": errors.BESIDE, "across": errors.ACROSS} | {
+        "version": __version__,
+        "origins": [*Origin],
+        "shown": EVENTS_SHOWN,
+        "combined": COMBINED,
+    }
     page = _environment().get_template("report.html.j2").render(title=title, notes=notes, sections=views, **known)
     write_whole(path, page)
     return path
@@ -49,8 +58,12 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "bounded": _bounded,
+        "error": numbers.error,
+        "implied": models.implied,
         "interval": numbers.interval,
         "percent": numbers.percent,
+        "remarks": partial(models.remarks, today=datetime.now(UTC).date()),
+        "shifts": errors.shifts,
         "target": words.target,
         "why": words.why,
     }
@@ -91,14 +104,20 @@ def _unfolded(run: RunDir, name: str, phases: Phases) -> Picture:
 def _subject(section: Section, device: str) -> dict[str, Any]:
     """What was concluded of one device, or of one model on it where a dataset has several."""
     verdicts = [verdict for verdict in section.verdicts if verdict.device == device]
+    own = [model for model in section.models if model.device == device]
     table = section.phases.table if section.run else None
     return {
         "device": device,
         "verdicts": verdicts,
+        "across": errors.by_split([verdict for verdict in section.across if verdict.device == device]),
+        "gains": {words.target(verdict): verdict for verdict in verdicts if verdict.gains},
         "agreement": _plot(lambda: agreement(verdicts)),
         "residuals": _plot(lambda: residuals(verdicts, table)),
+        "errors": errors.beside(verdicts),
         "dropped": [(verdict, *group) for verdict in verdicts for group in words.dropped(verdict)],
-        "models": [model for model in section.models if model.device == device],
+        "curves": _plot(lambda: curves(own, verdicts)),
+        "symbols": models.symbols(own),
+        "models": own,
     }
 
 

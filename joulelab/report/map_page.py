@@ -71,5 +71,9 @@ def write_maps(
 def notes(costs: Sequence[DeviceCosts]) -> list[str]:
     """What was compared: the language model, and by which meter of which scope."""
     model = "/".join(str(costs[0].time.subject[name]) for name in ("model", "quant") if costs[0].time.subject[name])
-    meters = [f"{each.device}: {each.energy.channel}, scope {each.energy.scope}" for each in costs if each.energy]
-    return [f"Language model: {model or 'not known'}. Origin: {costs[0].time.origin}.", *meters]
+    return [f"Language model: {model or 'not known'}. Origin: {costs[0].time.origin}.", *meters(costs)]
+
+
+def meters(costs: Sequence[DeviceCosts]) -> list[str]:
+    """What each device's energy was measured with."""
+    return [f"{each.device}: {each.energy.channel}, scope {each.energy.scope}" for each in costs if each.energy]

@@ -61,12 +61,12 @@ def region_map(found: Regions, edges: pd.DataFrame) -> Picture:
     label(panels, found.grid)
     colours = dict(zip(found.devices, LINES, strict=False))
     title = named(found.aim, simulated=found.simulated)
-    legend(figure, "outside upper center", title, [*patches(colours), *_remarks(found)], 4)
+    legend(figure, "outside upper center", title, [*patches(colours), *_remarks(found, edges)], 4)
     names = [f"{low:g} to {high:g} %" for low, high in pairwise(LEVELS[:-1])] + [f"over {LEVELS[-2]:g} %, or alone"]
     ranges = patches(dict(zip(names, MARGINS, strict=True)))
     legend(figure, "outside lower center", "Below: what the second best costs more", ranges, len(ranges))
     alt = f"The device with the least {NAMES[found.aim.objective]} over prompt and decode length, a panel a history."
-    return picture(figure, alt, caption(found))
+    return picture(figure, alt, caption(found, edges))
 
 
 def cost_curves(found: Regions, costs: Sequence[DeviceCosts]) -> Picture:
@@ -98,10 +98,11 @@ def named(aim: Aim, *, simulated: bool) -> str:
     return f"Least {said}{awake}{', simulated' if simulated else ''}"
 
 
-def caption(found: Regions) -> str:
+def caption(found: Regions, edges: pd.DataFrame) -> str:
     """How to read a map, and how sure it is."""
-    read = "Above the device that is best, below what the second best costs more. Dots: where it changes, to the token."
-    return f"{read} {gains(found)}" if found.aim.needs_energy else read
+    said = ["Above the device that is best, below what the second best costs more."]
+    said += ["Dots: where it changes, to the token."] if len(edges) else []
+    return " ".join([*said, *[gains(found)] * bool(found.band[found.known].any())])
 
 
 def gains(found: Regions) -> str:
@@ -131,10 +132,11 @@ def _boundary(axes: Axes, edges: pd.DataFrame) -> None:
     axes.plot(edges["prompt"], edges["output"], ".", color="black", markersize=1.8, zorder=2)
 
 
-def _remarks(found: Regions) -> list[Any]:
+def _remarks(found: Regions, edges: pd.DataFrame) -> list[Any]:
     """What is in the map beside the devices' colours."""
-    known: list[Any] = [Line2D([], [], marker=".", linestyle="", color="black", label="the best changes")]
-    if found.flips is not None and (found.flips[found.known] > 1 - SURE).any():
+    change = Line2D([], [], marker=".", linestyle="", color="black", label="the best changes")
+    known: list[Any] = [change] if len(edges) else []
+    if found.flips is not None and (found.flips[found.label >= NONE] > 1 - SURE).any():
         known.append(Patch(facecolor=GREY, label=f"greyed: label under {100 * SURE:.0f} % sure"))
     if found.band[found.known].any():
         known.append(Patch(facecolor=(0.5, 0.5, 0.5), label="dark: meters' gains may decide"))

@@ -49,6 +49,12 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{number(value * factor)} {unit}" if _known(value) else DASH
 
 
+def rate(value: float, unit: str) -> str:
+    """A rate of arithmetic or of bytes, such as `15.4 TFLOP/s`."""
+    factor, prefix = (1e-12, "T") if value >= 1e12 else (1e-9, "G")
+    return f"{number(value * factor)} {prefix}{unit}"
+
+
 def bounded(value: float | None, ends: tuple[float, float] | None, unit: str) -> tuple[str, str, str]:
     """Value, interval and their common unit, with as many decimals as the interval's width asks for."""
     known = [x for x in (value, *(ends or ())) if _known(x)]

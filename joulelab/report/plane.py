@@ -17,6 +17,8 @@ from joulelab.calibration.integrals import Floats, Ints
 from joulelab.report.figures import WIDTH_IN
 
 PANEL_IN = 2.9
+WIDE = 64
+"""Beyond this ratio of its ends an axis has a tick every other octave."""
 GREY = (0.88, 0.88, 0.88)
 PALE = 0.7
 """How much of a colour turns grey where it is not to be relied on."""
@@ -74,7 +76,8 @@ def label(panels: Any, grid: Grid) -> None:
 
 
 def powers(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(base=4, numticks=9))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=4 if high > WIDE * low else 2, numticks=9))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 

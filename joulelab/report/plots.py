@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import cycle, groupby
 from typing import Any
@@ -18,7 +17,7 @@ from joulelab.analysis.modelling.crossval import counting
 from joulelab.analysis.modelling.forms import UNITS
 from joulelab.analysis.modelling.validation import Verdict
 from joulelab.errors import DataInvalid
-from joulelab.report.figures import LINES, MARKERS, PHASES, WIDTH_IN, Picture, picture
+from joulelab.report.figures import LINES, MARKERS, PHASES, WIDTH_IN, Picture, picture, round_numbers
 from joulelab.report.numbers import percent
 from joulelab.report.words import target
 
@@ -113,22 +112,11 @@ def _one_to_one(axes: Axes, verdict: Verdict) -> None:
     axes.plot(ends, ends, color="black", linewidth=0.8, label="1:1")
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     for axis, word in ((axes.xaxis, "measured"), (axes.yaxis, "predicted")):
-        axis.set_major_locator(FixedLocator(_ticks(*ends)))
+        axis.set_major_locator(FixedLocator(round_numbers(*ends)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
         axis.set_label_text(f"{word} {verdict.target} [{UNITS[verdict.target]}]")
     axes.set_title(_title(verdict, f"{verdict.phase} {verdict.target}"))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """The roundest numbers of which at least three lie between the ends."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    found: list[float] = []
-    for marks in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        found = [mark * 10.0**power for power in powers for mark in marks if low <= mark * 10.0**power <= high]
-        if len(found) > 2:
-            break
-    return found
 
 
 def _over_lengths(axes: Sequence[Axes], verdict: Verdict) -> None:

@@ -20,12 +20,15 @@ from joulelab.report.words import ENDS, IMPORTED, UNCERTIFIED
 
 @dataclass(frozen=True)
 class Section:
-    """One run with its recording, or a dataset without one (`run` is None)."""
+    """One run with its recording, or a dataset without one (`run` is None); `across` are verdicts on what the targets
+    are about, held out in every way.
+    """
 
     phases: Phases
     models: Sequence[Model]
     verdicts: Sequence[Verdict]
     run: RunDir | None = None
+    across: Sequence[Verdict] = ()
 
     @property
     def title(self) -> str:

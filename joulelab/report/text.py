@@ -12,7 +12,7 @@ from joulelab.analysis.modelling.efficiency import Efficiency, efficiencies
 from joulelab.analysis.modelling.models import Model
 from joulelab.analysis.modelling.physical import Physical
 from joulelab.report.layout import firsts, note, subject, table
-from joulelab.report.numbers import bounded
+from joulelab.report.numbers import bounded, rate
 from joulelab.report.physical_text import as_text as physical_text
 from joulelab.report.section import Section, uncertified
 from joulelab.report.verdict_text import LEGEND, judged
@@ -63,6 +63,4 @@ def _remarks(model: Model) -> Iterator[list[str]]:
 
 def _implied(found: Efficiency) -> str:
     share = "" if found.share is None else f", {found.share * 100:.0f} % of the peak"
-    return (
-        f"{found.terms} imply {found.rate / 1e9:.3g} G{found.unit}{share}{', which is impossible' * found.impossible}"
-    )
+    return f"{found.terms} imply {rate(found.rate, found.unit)}{share}{', which is impossible' * found.impossible}"

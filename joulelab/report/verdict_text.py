@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import get_args
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from joulelab.analysis.modelling.crossval import Split
 from joulelab.analysis.modelling.validation import Verdict
+from joulelab.report.errors import ACROSS, BESIDE, beside, by_split, shifts
 from joulelab.report.layout import firsts, note, subject, table
 from joulelab.report.numbers import DASH, error, interval
 from joulelab.report.words import doubts, dropped, listed, target
@@ -18,32 +17,10 @@ from joulelab.report.words import doubts, dropped, listed, target
 SHOWN = 6
 """Configurations that are named."""
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow"}
-ERRORS = {
-    "in-sample": "in_sample_percent",
-    "median": "median_ape_percent",
-    "P95": "p95_ape_percent",
-    "bias": "bias_percent",
-    "log": "log_ratio_percent",
-    "weighted": "weighted_percent",
-    "1 run": "single_run_mape_percent",
-    "+ short": "mape_all_percent",
-    "outside": "outside_mape_percent",
-}
 LEGEND = Text(
     "\nMAPE: mean error of predictions of configurations that the model has not seen, each against the mean of its "
     "repeats. floor: what even a perfect model would show, because repeats differ. pass: the whole 95 % interval is at "
     "or under the limit.",
-    style="dim",
-)
-BESIDE = Text(
-    "in-sample: of a model that has seen everything. bias: signed. log: mean |ln(predicted / measured)|. weighted: sum "
-    "of the errors over the sum of the values. 1 run: against single runs. + short: with phases that are too short for "
-    "the sensor. outside: of what lies outside the range declared valid, which counts for nothing.",
-    style="dim",
-)
-ACROSS = Text(
-    "decode, prompt: one length held out at a time. corner: learnt from at most half of the longest prompt, output and "
-    "history, the rest predicted. day: a whole day or session that nobody has seen.",
     style="dim",
 )
 
@@ -57,7 +34,9 @@ def verdicts(sources: Sequence[tuple[Sequence[Verdict], Sequence[Verdict]]]) -> 
         for found, splits in sources
         for device, its in _by_device(found)
     ]
-    return Group(*(part for block in blocks for part in block), LEGEND, BESIDE, ACROSS)
+    return Group(
+        *(part for block in blocks for part in block), LEGEND, *(Text(said, style="dim") for said in (BESIDE, ACROSS))
+    )
 
 
 def judged(found: Sequence[Verdict]) -> Group:
@@ -82,26 +61,21 @@ def _verdicts(device: str, found: Sequence[Verdict]) -> Group:
 
 def _beside(found: Sequence[Verdict]) -> RenderableType:
     """What else the errors show; nothing where nothing was predicted."""
-    shown = {name: [getattr(v, field) for v in found] for name, field in ERRORS.items()}
-    plain = shown["+ short"] == [v.mape_percent for v in found]
-    names = [name for name, own in shown.items() if set(own) != {None} and not (plain and name == "+ short")]
-    made = table(["", "phase"], names, [])
-    for first, v in _with_firsts(found):
-        made.add_row(first, v.phase, *(error(getattr(v, ERRORS[name])) for name in names))
-    return Group(Text("\nbeside it", style="bold"), made) if names else Group()
+    if not (shown := beside(found)):
+        return Group()
+    made = table(["", "phase"], [*shown], [])
+    for (first, v), *figures in zip(_with_firsts(found), *shown.values(), strict=True):
+        made.add_row(first, v.phase, *map(error, figures))
+    return Group(Text("\nbeside it", style="bold"), made)
 
 
 def _across(found: Sequence[Verdict]) -> RenderableType:
     """The MAPE of the targets' phases by what was held out, and why where there is none."""
-    splits = [split for split in get_args(Split) if any(v.split == split and len(v.points) for v in found)]
+    splits, rows, silent = by_split(found)
     made = table(["", "phase"], ["in-sample", *splits], [])
-    subjects = {(target(v), v.phase): v for v in reversed(found)}
-    for first, v in _with_firsts(list(reversed(subjects.values()))):
-        own = {other.split: other for other in found if (target(other), other.phase) == (target(v), v.phase)}
-        made.add_row(first, v.phase, error(v.in_sample_percent), *(error(own[split].mape_percent) for split in splits))
-    silent = [v for v in found if v.mape_percent is None and (v.split != "day" or "day" in splits)]
-    why = dict.fromkeys(f"by {v.split}: {' '.join(doubts(v))}" for v in silent)
-    return Group(Text("\nby what was held out", style="bold"), made, *map(note, why)) if splits else Group()
+    for (first, v), (_, figures) in zip(_with_firsts([v for v, _ in rows]), rows, strict=True):
+        made.add_row(first, v.phase, *map(error, figures))
+    return Group(Text("\nby what was held out", style="bold"), made, *map(note, silent)) if splits else Group()
 
 
 def _with_firsts(found: Sequence[Verdict]) -> Iterator[tuple[str, Verdict]]:
@@ -136,13 +110,9 @@ def _outside(verdict: Verdict) -> Iterator[str]:
 
 def _shifts(verdict: Verdict) -> Iterator[str]:
     """How far each session, day or run was from their mean."""
-    if not (gains := verdict.gains):
-        return
-    shifts = []
-    for group, *ends in gains.table[["group", "gain", "low", "high"]].itertuples(index=False):
-        shift, low, high = ((float(end) - 1) * 100 for end in ends)
-        shifts.append(f"{group} {shift:+.2f} % {interval((low, high))}")
-    yield f"a gain a {gains.by} taken out, by {gains.anchors} configurations in common: {_named(shifts)}"
+    if gains := verdict.gains:
+        shifted = _named([" ".join(parts) for parts in shifts(gains)])
+        yield f"a gain a {gains.by} taken out, by {gains.anchors} configurations in common: {shifted}"
 
 
 def _named(which: Sequence[str]) -> str:

@@ -49,10 +49,15 @@ def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
         return
     tiles = [Term("tile", (size,)) for size in TILES]
     yield from ((START, *counts, PAIR) for tile in tiles for counts in ((tile,), (TOKEN, tile)))
+    caches = [Term("cache", (size,)) for size in (math.inf, *batches)]
+    yield from ((START, count, PAIR, cache) for cache in caches for count in (TOKEN, *tiles))
     for at in product((1, *TILES), EVEN, (math.inf, *batches)):
         roofline, batch = Term("roofline", at), at[-1]
+        cache = Term("cache", (batch,))
         yield START, roofline
         yield START, roofline, PAIR
+        yield roofline, PAIR, cache
+        yield START, roofline, PAIR, cache
         if math.isfinite(batch):
             yield START, Term("microbatch", (batch,)), roofline, PAIR
     for batch, tile in product(batches, (TOKEN, *tiles)):

@@ -80,18 +80,24 @@ def _late(form: Form, timed: PhaseModel, points: pd.DataFrame, beta: Floats) -> 
 def _uncertainty(X: Floats, y: Floats, errors: Errors, active: Bools, fit: Fit, sought: int, told: bool) -> Uncertainty:
     """Normal theory's where it holds; by resampling at bounds and for other losses; from residuals alone, clustered by
     configuration, where nothing is `told` of the uncertainty of the rows.
+
+    The interval of a coefficient at its bound is that of the fit without bounds: resampling finds the bound again and
+    again, however far the truth may be (Andrews, Econometrica 68, 2000).
     """
     size = scale(X, y)
     X, y, errors = X / size[:, None], y / size, errors.relative(size)
     found = uncertainty(X[:, ~active], y, errors, sought)
-    if active.any() or fit.loss != "wls":
-        covariance = resampled(X, y, fit, errors.systematic)
-    elif not told:
-        covariance = clustered(X, y, errors.systematic)
-    else:
-        return found
+    free = fit.loss == "wls"
     dof = max(len(y) - int(np.count_nonzero(~active)) - sought, 1)
-    return replace(found, covariance=covariance, half=stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(np.diag(covariance)))
+    if told and free:
+        if not active.any():
+            return found
+        half = uncertainty(X, y, errors, sought).half
+    else:
+        apart = clustered(X, y, errors.systematic) if free else resampled(X, y, fit, errors.systematic)
+        half = stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(np.diag(apart))
+    covariance = resampled(X, y, fit, errors.systematic) if active.any() or not free else apart
+    return replace(found, covariance=covariance, half=half)
 
 
 def _errors(points: pd.DataFrame, correlated: sparse.csr_array, late: Floats) -> Errors:

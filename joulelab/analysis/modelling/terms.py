@@ -44,6 +44,7 @@ _KINDS = {
     "roofline": _Kind("roof{0:g},{1:g},{2:g}(p)", "token", lambda w, *at: work.roofline(w.p, *at)),
     "microbatch": _Kind("ceil(p/{0:g})", "pass", lambda w, size: np.ceil(w.p / size)),
     "pair": _Kind("A_p", "pair", lambda w: work.prefill_pairs(w.h, w.p)),
+    "cache": _Kind("h ceil(p/{0:g})", "token", lambda w, size: work.cache_reads(w.h, w.p, size)),
     "tokens": _Kind("p[{0:g}-{1:g}]", "token", lambda w, low, high: np.clip(w.p - low, 0, high - low)),
     "step": _Kind("[p>{0:g}]", "", lambda w, knot: (w.p > knot).astype(np.float64)),
     "onset": _Kind("[o>1]", "", lambda w: (w.o > 1).astype(np.float64)),
@@ -87,7 +88,8 @@ class Term:
 
     @property
     def symbol(self) -> str:
-        return _KINDS[self.kind].symbol.format(*self.at).replace("inf", "∞")
+        """As it stands in a form; all of a prompt in one micro-batch needs no mention."""
+        return _KINDS[self.kind].symbol.format(*self.at).replace(" ceil(p/inf)", "").replace("inf", "∞")
 
     @property
     def unit(self) -> str:

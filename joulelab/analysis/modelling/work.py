@@ -31,6 +31,11 @@ def prefill_pairs(history: Floats, prompt: Floats) -> Floats:
     return prompt * history + prompt * (prompt + 1) / 2
 
 
+def cache_reads(history: Floats, prompt: Floats, batch: float) -> Floats:
+    """Tokens of history whose keys and values the prefill reads: all of them for each micro-batch of `batch` tokens."""
+    return np.asarray(np.maximum(np.ceil(prompt / batch), 1) * history)
+
+
 def passes(output: Floats) -> Floats:
     """Decode passes; one output token needs none."""
     return output - 1
