@@ -80,6 +80,19 @@ def test_the_final_fit_is_weighted_least_squares() -> None:
     assert solve(X, y) == pytest.approx(sm.WLS(y, X, weights=scale(X, y) ** -2.0).fit().params)
 
 
+@pytest.mark.parametrize(("resolved", "points"), [(3, 12), (2, 11)])
+def test_a_configuration_that_a_slow_sensor_mostly_cannot_resolve_is_left_out_whole(resolved: int, points: int) -> None:
+    """Of five repeats, those that it does resolve are those that came out high."""
+    phases = only(synthetic(0.05, grid=[(h, p, 1) for h, p, o in GRID if o == 1], method="deconvolve"), "prefill")
+    own = phases.table["prompt"].eq(64) & phases.table["history"].eq(0)
+    low = phases.table.loc[own, "energy_j"].nsmallest(5 - resolved).index
+    phases.table.loc[low, ["energy_j", "status"]] = np.nan, "too slow a sensor"
+    energy = list(cases(phases, 5))[1]
+    assert len(energy.points("prefill")) == points
+    lost = energy.lost("prefill")["cause"].str.startswith("most repeats of this configuration")
+    assert lost.sum() == (0 if points == 12 else resolved)
+
+
 DECODES = {"time": Form("time", (PASS, CONTEXT)), "energy": Form("energy", (ONSET, Term("seconds")))}
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +25,14 @@ from rich.console import Console
 from benchmarks.trust.pictures import FOLDER, draw
 from joulelab.analysis.deconvolution import Deconvolved
 from joulelab.analysis.means import means
-from joulelab.analysis.modelling.models import fit
+from joulelab.analysis.modelling.candidates import candidates
+from joulelab.analysis.modelling.cases import PHASES
+from joulelab.analysis.modelling.models import Model, fit
+from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.modelling.sessions import Gains
 from joulelab.analysis.modelling.validation import validate
 from joulelab.analysis.phases import reduce
+from joulelab.analysis.shapes import Peak, Shape
 from joulelab.calibration.kernel import Timing
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Kind, Origin, Scope, SensorModel
@@ -39,12 +46,15 @@ from joulelab.report.budget import ABOVE, COMBINED, MEAN, budgets
 from joulelab.report.certificates import certificates
 from joulelab.report.describe import describe
 from joulelab.report.energies import mean_energies
+from joulelab.report.figures import round_numbers, style
 from joulelab.report.html import write_report
+from joulelab.report.models import SYMBOLS, remarks
 from joulelab.report.numbers import DASH, bounded, error, expanded, interval, number, percent, quantity
 from joulelab.report.plots import in_order
 from joulelab.report.power import MEANS, read_power
 from joulelab.report.section import Section, uncertified
 from joulelab.report.slow import slow_channels, unfolded
+from joulelab.report.space import spaces
 from joulelab.report.text import results
 from joulelab.report.trace import stretch, trace
 from joulelab.report.words import NO_METER, dropped, why
@@ -55,6 +65,9 @@ IDLE_W, PREFILL_W, DECODE_W = 4.0, 21.0, 14.0
 WRAP_J = 40.0
 HOLE = (4 * SECOND, 4300 * MS)
 REPEATS = 2
+SHAPE = Shape(
+    weights=1000, weight_bytes=1e12, layers=1, heads=1, head_dim=1, hidden=1, kv_bytes_per_token=1, vocabulary=1
+)
 ODD, ODD_MODEL = '<b>"Orin" & $co$</b>', "<script>alert(1)</script>"
 CONFIGURATIONS = list(product((0, 512), (16, 64, 128, 256), (1, 16, 64))) * REPEATS
 WALL = Channel("power", "W", scope=Scope.WALL)
@@ -218,10 +231,10 @@ def test_page_needs_nothing_from_elsewhere(page: Page) -> None:
 
 
 def test_pictures_are_whole_and_said_in_words(page: Page) -> None:
-    assert len(page.pictures) == 4 + 2 + 2
+    assert len(page.pictures) == 5 + 3 + 3 + 1
     for picture in page.pictures:
         assert ElementTree.fromstring(picture).tag.endswith("svg")
-        assert not re.search(r'href="(?!#)', picture)
+        assert not re.search(r'href="(?!#|data:)', picture)
     assert all(attributes["alt"] for tag, attributes in page.seen if tag == "img")
 
 
@@ -231,6 +244,7 @@ def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
         ("rails.VDD_GPU, measured", "read", "deconvolved", "time since the inference began [s]", "power [W]"),
         ("measured time [s]", "predicted energy [J]", "1:1", "within the limit", "history 0", "history 512"),
         ("prompt length [tokens]", "output length [tokens]", "inference, in the order that they ran"),
+        ("total time, measured", "prompt [tokens], output 16", "output [tokens], prompt 128", "95 % prediction band"),
     )
     for picture, texts in zip(page.pictures, said, strict=False):
         assert all(f"<!-- {text} -->" in picture for text in texts)
@@ -258,10 +272,66 @@ def test_plots_name_axes_units_phases_and_channels(page: Page) -> None:
         "no power was recorded",
         "a dataset has phases and their energies, but no readings",
         "no inference was recorded",
+        "Data of 2026-01-02,",
+        "days old.",
+        "Over the inference space",
+        "no map, because <b>",
     ],
 )
 def test_page_says(page: Page, text: str) -> None:
     assert text in page.text
+
+
+@pytest.fixture(scope="module")
+def remarkable(timed: Section, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """A report of all that may be said of verdicts and models: gains, a range, held out in two ways, an old fit."""
+    days = pd.DataFrame({"group": ["2026-01-02", "2026-01-09"], "gain": [1.02, 0.98], "low": 0.97, "high": 1.03})
+    more: dict[str, Any] = {
+        "valid": ["output>=16"],
+        "outside_mape_percent": 12.34,
+        "gains": Gains("day", days, 7, 0.01),
+    }
+    verdicts = [replace(verdict, **more) for verdict in timed.verdicts]
+    no_corner: dict[str, Any] = {
+        "split": "corner",
+        "mape_percent": None,
+        "reason": "nothing is left",
+        "origin": "measured",
+    }
+    across = [*verdicts, *(replace(v, split="prompt", mape_percent=88.8) for v in verdicts)]
+    across += [replace(v, **no_corner) for v in verdicts]
+    known: dict[str, Any] = {
+        "shape": SHAPE,
+        "peak": Peak(bandwidth=1e9, source="data sheet"),
+        "measured": ("2020-01-01", "2020-01-02"),
+    }
+    models = [replace(m, **known, phases=tuple(map(doubtful, m.phases))) for m in timed.models]
+    section = replace(timed, models=models, verdicts=verdicts, across=across)
+    return Page(write_report(tmp_path_factory.mktemp("report") / "report.html", [section]))
+
+
+def doubtful(part: PhaseModel) -> PhaseModel:
+    return replace(part, loss="huber", bounds=("t_pair",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Declared valid for output>=16",
+        "1 run outside configurations",
+        "12.3",
+        "88.8",
+        "by corner: Nothing is left.",
+        "7 configurations in common",
+        "2026-01-09 -2.00 % [-3.00, 3.00]",
+        "Data of 2020-01-01 to 2020-01-02,",
+        "decode: held at 0, as the data would have it negative: t_pair.",
+        "prefill: fitted for Huber's loss.",
+        "reading the weights t_pass 50.1 TB/s 5013514 %  ✗ impossible",
+    ],
+)
+def test_page_remarks(remarkable: Page, text: str) -> None:
+    assert text in remarkable.text
 
 
 def test_names_are_escaped(page: Page) -> None:
@@ -549,3 +619,47 @@ def test_pictures_of_the_docs_are_what_is_drawn_now(tmp_path: Path) -> None:
         assert values == pytest.approx(expected, abs=0.1), says
         assert len(committed) < 80_000
         assert f"pictures/{path.name}" in (FOLDER.parent / "slow-sensors.md").read_text()
+
+
+def test_age_is_counted_from_the_last_day(timed: Section) -> None:
+    assert next(remarks(timed.models[0], date(2026, 1, 3))) == "Data of 2026-01-02, 1 day old."
+
+
+def test_every_term_that_a_form_may_have_is_explained() -> None:
+    lengths = [16, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048]
+    points = pd.DataFrame(list(product((0, 512), lengths, (1, 16, 64))), columns=["history", "prompt", "output"])
+    points = points.assign(seconds=1.0, y=1.0)
+    forms = [f for target, phase in product(("time", "energy"), PHASES) for f in candidates(target, phase, points)]
+    kinds = {term.kind for form in forms for term in form.terms}
+    assert kinds - SYMBOLS.keys() == {"start"}
+    assert len(kinds) > 10
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6), st.floats(min_value=1.001, max_value=1e5))
+def test_an_axis_has_round_numbers_on_it(low: float, ratio: float) -> None:
+    marks = round_numbers(low, low * ratio)
+    assert len(marks) > 1
+    assert all(low <= mark <= low * ratio for mark in marks)
+
+
+def elsewhere(models: Sequence[Model], device: str, **subject: str) -> list[Model]:
+    """The same models of another device."""
+    return [replace(m, device=device, subject=m.subject | {"device": device} | subject) for m in models]
+
+
+def test_devices_with_one_language_model_are_mapped(section: Section) -> None:
+    both = [*section.models, *elsewhere(section.models, "other")]
+    with style():
+        (space,) = spaces(both)
+    assert space.title == "llama-100m/q8_0"
+    assert [note.partition(",")[0] for note in space.notes] == ["orin: wall.power", "other: wall.power"]
+    titles = ("Least latency", "Least energy", "Least energy-delay product", "What takes most of the time, measured")
+    for picture, title in zip(space.pictures, titles, strict=False):
+        assert f"<!-- {title} -->" in base64.b64decode(picture.uri.partition(",")[2]).decode()
+
+
+def test_devices_that_cannot_be_compared_say_why(timed: Section) -> None:
+    with style():
+        same, other = spaces([*timed.models, *elsewhere(timed.models, "a"), *elsewhere(timed.models, "b", model="m")])
+    assert [note.partition(":")[0] for note in same.notes] == ["Only latency is compared"]
+    assert (other.title, other.notes, len(other.pictures)) == ("m", [], 1)

@@ -59,3 +59,10 @@ Method = Annotated[
     typer.Option(help="How samples become energy; otherwise by the sensor and the length of the phases."),
 ]
 SchemaOnly = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of lab.yaml for editors.")]
+IdleOthers = Annotated[
+    Literal["sleep", "awake"], typer.Option(help="Whether the idle power of the other devices counts.")
+]
+EnergyChannel = Annotated[
+    str | None, typer.Option(help="Energies of this channel or instrument; otherwise of the widest scope.")
+]
+LanguageModel = Annotated[str | None, typer.Option(help="The language model, where devices share several.")]

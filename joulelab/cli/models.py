@@ -13,8 +13,11 @@ from joulelab.cli.app import (
     EXIT_VERDICT,
     AsJson,
     Certificates,
+    EnergyChannel,
     Gain,
+    IdleOthers,
     LabFile,
+    LanguageModel,
     Loss,
     MinPeriods,
     OfModels,
@@ -104,13 +107,9 @@ def map_space(  # noqa: PLR0913, PLR0917 an option each
     history: Annotated[str | None, typer.Option(help="Histories to map, such as 0,1024; otherwise some.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt lengths, such as 16-4096; otherwise all measured.")] = None,
     decode: Annotated[str | None, typer.Option(help="Output lengths, such as 16-1024; otherwise all measured.")] = None,
-    idle: Annotated[
-        Literal["sleep", "awake"], typer.Option(help="Whether the idle power of the other devices counts.")
-    ] = "sleep",
-    channel: Annotated[
-        str | None, typer.Option(help="Energies of this channel or instrument; otherwise of the widest scope.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The language model, where devices share several.")] = None,
+    idle: IdleOthers = "sleep",
+    channel: EnergyChannel = None,
+    model: LanguageModel = None,
     lab_file: LabFile = None,
     runs: RunsFolder = None,
     certificates: Certificates = None,
@@ -158,13 +157,9 @@ def place(  # noqa: PLR0913, PLR0917 an option each
     copies: Annotated[
         Literal["keep", "drop"], typer.Option(help="Whether a device keeps its cache when a turn runs elsewhere.")
     ] = "keep",
-    idle: Annotated[
-        Literal["sleep", "awake"], typer.Option(help="Whether the idle power of the other devices counts.")
-    ] = "sleep",
-    channel: Annotated[
-        str | None, typer.Option(help="Energies of this channel or instrument; otherwise of the widest scope.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The language model, where devices share several.")] = None,
+    idle: IdleOthers = "sleep",
+    channel: EnergyChannel = None,
+    model: LanguageModel = None,
     lab_file: LabFile = None,
     runs: RunsFolder = None,
     certificates: Certificates = None,

@@ -16,6 +16,7 @@ SYMBOLS = {
     "roofline": "prompt tokens, and what reading the weights takes at least: by tile, tokens whose arithmetic takes as "
     "long as that reading, and micro-batch",
     "microbatch": "micro-batches of so many prompt tokens",
+    "cache": "tokens of history, read once, or once a micro-batch of so many prompt tokens",
     "pair": "pairs of tokens attended in the prefill, history included",
     "tokens": "prompt tokens from the one to the other",
     "step": "1 where the prompt is longer, else 0",
@@ -23,12 +24,11 @@ SYMBOLS = {
     "onset_token": "prompt tokens where there is a decode, else 0",
     "pass": "passes of the decode; the first of the o output tokens ends the prefill",
     "context": "pairs of tokens attended in the decode, history included",
-    "within": "those of passes that attend at most so many tokens",
-    "beyond": "those of passes that attend more tokens",
-    "contexts": "those with the tokens of the context from the one to the other",
+    "within": "pairs attended in the passes of the decode that attend at most so many tokens each",
+    "beyond": "pairs attended in its other passes",
+    "contexts": "pairs attended in the decode with the tokens of the context from the one to the other",
     "seconds": "seconds that the time model predicts",
     "ramped": "these seconds, less what the power takes to rise, with this time constant",
-    "history": "tokens of history",
 }
 """What the symbol of each kind of term stands for."""
 LOSSES = {"huber": "Huber's loss", "quantile": "the least mean absolute percentage error"}

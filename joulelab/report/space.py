@@ -46,7 +46,7 @@ def _space(name: str, models: Sequence[Model]) -> Space:
     try:
         return Space(name, origins, *_drawn(models))
     except DataInvalid as reason:
-        return Space(name, origins, [f"There is no map: {reason}."], [])
+        return Space(name, origins, [f"no map, because {reason}."], [])
 
 
 def _drawn(models: Sequence[Model]) -> tuple[list[str], list[Picture]]:

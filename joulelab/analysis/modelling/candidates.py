@@ -141,13 +141,4 @@ def _staircases(prompts: Floats) -> Iterator[_Terms]:
             yield (START, *(Term("tokens", ends) for ends in pairwise((0.0, *knots, math.inf))), PAIR)
 
 
-def _load(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
-    yield (START,)
-
-
-def _transfer(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
-    yield START, Term("history")
-    yield (START,)
-
-
-_CANDIDATES = {"load": _load, "transfer": _transfer, "prefill": _prefill, "decode": _decode, "total": _total}
+_CANDIDATES = {"prefill": _prefill, "decode": _decode, "total": _total}

@@ -27,6 +27,8 @@ KEYS = {
 """What a configuration of a phase is: the prefill does not know how many tokens will follow."""
 RESOLVED = ("deconvolve", "steady")
 """Methods that do not need a phase to be longer than the sensor's period."""
+MOST = 0.5
+FEW = "most repeats of this configuration could not be resolved: those that could came out high"
 LOADS = [f"{term}_load" for term in SYSTEMATIC]
 CONFIGURATION = ["history", "prompt", "output"]
 AVERAGED = ["y", *LOADS, "hidden"]
@@ -215,6 +217,10 @@ def _energy(about: dict[str, Any], table: pd.DataFrame, channel: Channel, name: 
         own = kept[kept["phase"] == phase]
         mean = own.groupby(keys)["duration_s"].transform("mean")
         kept.loc[own.index, "short"] = (mean < least_s) & ~own["method"].isin(RESOLVED)
+        # Nor to keep the few repeats that a slow sensor does resolve: they are those that came out high.
+        unresolved = (own["method"].isin(RESOLVED) & own["y"].isna()).groupby([own[key] for key in keys])
+        few = own.index[(unresolved.transform("mean") > MOST) & own["y"].notna()]
+        kept.loc[few, ["y", "status"]] = np.nan, FEW
     cause = f"shorter than {min_periods:g} sensor periods ({least_s:g} s)"
     named = {"target": "energy", "channel": name, "scope": channel.scope, "origin": str(table["origin"].iloc[0])}
     if len(scopes := sorted(table["scope"].dropna().unique())) > 1:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from joulelab.analysis.modelling.models import Model
 from joulelab.analysis.modelling.phase_model import PhaseModel
+from joulelab.analysis.modelling.terms import Work
 from joulelab.analysis.modelling.work import decode_pairs, passes, prefill_pairs
 from joulelab.analysis.shapes import Peak, Shape
 from joulelab.calibration.integrals import Floats
 
 TOKENS = {"token", "tile", "roofline", "tokens", "step"}
-CONTEXTS = {"context", "within", "beyond", "contexts"}
+CONTEXTS = {"cache", "context", "within", "beyond", "contexts"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def _works(part: PhaseModel, shape: Shape, peak: Peak | None, h: Floats, p: Floa
     # What comes before the first step is in the start.
     before = min((term.at[0] for term in part.form.terms if term.kind == "step"), default=0.0)
     matrices, attention = 2 * shape.body_weights * (p - before), shape.attention_flops_per_pair * prefill_pairs(h, p)
-    weights, cache = shape.weight_bytes * passes(o), shape.kv_bytes_per_token * decode_pairs(h, p, o)
+    reads = [term.count(Work(h, p, o)) for term in part.form.terms if term.kind == "cache"]
+    weights = shape.weight_bytes * passes(o)
+    cache = shape.kv_bytes_per_token * sum(reads, decode_pairs(h, p, o))
     yield _Work("matrix arithmetic", TOKENS, float(matrices[0]), "FLOP/s", compute)
     yield _Work("attention arithmetic", {"pair"}, float(attention[0]), "FLOP/s", compute)
     yield _Work("reading the weights", {"pass"}, float(weights[0]), "B/s", bandwidth)

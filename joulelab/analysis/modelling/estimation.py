@@ -78,26 +78,35 @@ def _late(form: Form, timed: PhaseModel, points: pd.DataFrame, beta: Floats) -> 
 
 
 def _uncertainty(X: Floats, y: Floats, errors: Errors, active: Bools, fit: Fit, sought: int, told: bool) -> Uncertainty:
-    """Normal theory's where it holds; by resampling at bounds and for other losses; from residuals alone, clustered by
-    configuration, where nothing is `told` of the uncertainty of the rows.
+    """That of the fit without bounds where none is active; by resampling at bounds and for other losses.
 
-    The interval of a coefficient at its bound is that of the fit without bounds: resampling finds the bound again and
-    again, however far the truth may be (Andrews, Econometrica 68, 2000).
+    The intervals at bounds are those of the fit without, which the coefficients cut off at 0: resampling finds a bound
+    again and again, however far from it the truth may be (Andrews, Econometrica 68, 2000).
     """
     size = scale(X, y)
     X, y, errors = X / size[:, None], y / size, errors.relative(size)
-    found = uncertainty(X[:, ~active], y, errors, sought)
-    free = fit.loss == "wls"
-    dof = max(len(y) - int(np.count_nonzero(~active)) - sought, 1)
-    if told and free:
+    if fit.loss == "wls":
+        free = _unbounded(X, y, errors, sought, told)
         if not active.any():
-            return found
-        half = uncertainty(X, y, errors, sought).half
-    else:
-        apart = clustered(X, y, errors.systematic) if free else resampled(X, y, fit, errors.systematic)
-        half = stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(np.diag(apart))
-    covariance = resampled(X, y, fit, errors.systematic) if active.any() or not free else apart
-    return replace(found, covariance=covariance, half=half)
+            return free
+    covariance = resampled(X, y, fit, errors.systematic)
+    half = free.half if fit.loss == "wls" else _half(covariance, len(y) - sought)
+    return replace(uncertainty(X[:, ~active], y, errors, sought), covariance=covariance, half=half)
+
+
+def _unbounded(X: Floats, y: Floats, errors: Errors, sought: int, told: bool) -> Uncertainty:
+    """Normal theory's; from residuals alone, clustered by configuration, where nothing is `told` of the rows."""
+    found = uncertainty(X, y, errors, sought)
+    if told:
+        return found
+    covariance = clustered(X, y, errors.systematic)
+    return replace(found, covariance=covariance, half=_half(covariance, len(y) - sought))
+
+
+def _half(covariance: Floats, numbers: int) -> Floats:
+    """Half the 95 % intervals of coefficients found from so many `numbers`."""
+    dof = max(numbers - len(covariance), 1)
+    return np.asarray(stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(np.diag(covariance)))
 
 
 def _errors(points: pd.DataFrame, correlated: sparse.csr_array, late: Floats) -> Errors:

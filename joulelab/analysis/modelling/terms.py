@@ -64,7 +64,6 @@ _KINDS = {
     ),
     "seconds": _Kind("t", "s", _seconds),
     "ramped": _Kind("t[{0:g}s]", "s", lambda w, constant: work.ramped(_seconds(w), constant)),
-    "history": _Kind("h", "token", lambda w: w.h),
 }
 CHAINED = {"seconds", "ramped"}
 """Counts of predicted time."""

@@ -20,14 +20,14 @@ from joulelab.calibration.integrals import Floats
 KINDS = {
     "compute": "arithmetic of the prefill, attention included",
     "weights": "reading the weights, with what it takes to launch a pass",
-    "cache": "reading the KV cache in the decode",
+    "cache": "reading the KV cache",
     "overhead": "what a request takes whatever its length",
     "transfer": "moving the cache between devices",
 }
 _KIND_OF = {
     **dict.fromkeys(("token", "tile", "pair", "tokens", "step"), "compute"),
     **dict.fromkeys(("pass", "microbatch"), "weights"),
-    **dict.fromkeys(("context", "within", "beyond", "contexts"), "cache"),
+    **dict.fromkeys(("cache", "context", "within", "beyond", "contexts"), "cache"),
     **dict.fromkeys(("start", "onset", "onset_token"), "overhead"),
     "history": "transfer",
 }
