@@ -294,7 +294,6 @@ def test_kinds_of_work_add_up_and_shift_to_the_cache() -> None:
     assert total == pytest.approx(BIG[0].predict(turns["history"], 64, 64))
     share = turns["cache"] / total
     assert share[turns["history"] > 512].is_monotonic_increasing  # from where one kernel reads it
-    assert (turns["transfer"] == 0).all()
 
 
 def test_a_roofline_waits_for_weights_before_it_waits_for_arithmetic() -> None:

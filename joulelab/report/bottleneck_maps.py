@@ -27,7 +27,7 @@ from joulelab.report.plane import (
     with_alpha,
 )
 
-WORK = dict(zip(KINDS, ("#E69F00", "#0072B2", "#56B4E9", "#7F7F7F", "#CC79A7"), strict=True))
+WORK = dict(zip(KINDS, ("#E69F00", "#0072B2", "#56B4E9", "#7F7F7F"), strict=True))
 MOSTLY = 0.5
 BOTTLENECK = "What an inference waits for most. Paler: no kind of work takes half of it."
 SESSION = "Every turn has as many prompt as output tokens, and the cache is kept: only the history grows."

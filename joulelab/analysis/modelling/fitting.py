@@ -66,6 +66,8 @@ def choose_form(target: str, phase: str, points: pd.DataFrame) -> Form:
 
     DataInvalid, with the reason, where the points support none.
     """
+    if points.empty:
+        raise DataInvalid("no configuration is left to fit to")
     few = points if len(points) <= MOST_POINTS else points.sample(MOST_POINTS, random_state=0)
     forms = [form for form in candidates(target, phase, few) if "seconds" in few or not form.chained]
     found = supported(forms, few)

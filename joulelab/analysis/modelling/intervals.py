@@ -78,13 +78,16 @@ def uncertainty(X: Floats, y: Floats, errors: Errors, sought: int = 0) -> Uncert
 
 def resampled(X: Floats, y: Floats, fit: Callable[[Floats, Floats], Floats], systematic: Floats) -> Floats:
     """The covariance [k, k] of coefficients that `fit` finds with bounds or another norm, where normal theory does not
-    hold: of their fits to configurations drawn with replacement, and of the `systematic` loads [n, m].
+    hold: of fits to what it predicts plus its residuals drawn with replacement, scaled up for the coefficients that it
+    found, and of the `systematic` loads [n, m]. Points drawn instead, of which a few repeat, would tell less apart.
     """
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(y), size=(RESAMPLES, len(y)))
-    found = np.array([fit(X[draw], y[draw]) for draw in draws])
-    shifts = np.array([fit(X, y + load) - fit(X, y) for load in systematic.T])
-    return np.asarray(np.cov(found, rowvar=False).reshape(2 * (X.shape[1],)) + shifts.T @ shifts)
+    n, k = X.shape
+    best = fit(X, y)
+    residuals = (y - X @ best) * np.sqrt(n / max(n - k, 1))
+    draws = np.random.default_rng(0).choice(residuals, (RESAMPLES, n))
+    found = np.array([fit(X, X @ best + draw) for draw in draws])
+    shifts = np.array([fit(X, y + load) - best for load in systematic.T])
+    return np.asarray(np.cov(found, rowvar=False).reshape(k, k) + shifts.T @ shifts)
 
 
 def clustered(X: Floats, y: Floats, systematic: Floats) -> Floats:

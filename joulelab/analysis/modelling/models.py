@@ -102,7 +102,7 @@ class Model:
         points, _ = _points(history, prompt, output)
         parts = self.parts(phase)
         blind = [part.phase for part in parts if not part.seen_history and points["history"].max() > 0]
-        beyond = dict.fromkeys(filter(None, (part.beyond(points) for part in parts)))
+        beyond = dict.fromkeys(said for part in parts for said in part.beyond(points))
         who = f"the {self.target} model of {self.device}"
         refusal = f"{who} has only seen history 0: measure it with a filled cache" if blind else None
         return Outside(refusal, f"{who} is asked outside its range: {', '.join(beyond)}" if beyond else None)
@@ -120,7 +120,8 @@ class Model:
         known = {model.phase: model for model in self.phases}
         names = [phase] if phase in known else ["prefill", "decode"]
         if phase not in {*known, "total"} or not known.keys() >= set(names):
-            raise DataInvalid(f"the {self.target} model of {self.device} has no {phase}, only {', '.join(known)}")
+            why = ", ".join([f"only {each}" for each in known] or self.refused.values())
+            raise DataInvalid(f"the {self.target} model of {self.device} has no {phase}: {why}")
         return [known[name] for name in names]
 
     def to_json(self) -> dict[str, Any]:

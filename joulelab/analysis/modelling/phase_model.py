@@ -99,14 +99,13 @@ class PhaseModel:
     def seen_history(self) -> bool:
         return self.valid["history"][1] > 0
 
-    def beyond(self, points: pd.DataFrame) -> str | None:
-        """Which of the points' columns leave the range that the fit has seen, or None."""
-        ranges = [
-            f"{name} {points[name].min():g} to {points[name].max():g} (seen: {low:g} to {high:g})"
+    def beyond(self, points: pd.DataFrame) -> list[str]:
+        """Which of the points' columns leave the range that the fit has seen."""
+        return [
+            f"{name} {_span(points[name])} (seen: {low:g} to {high:g})"
             for name, (low, high) in self.valid.items()
             if points[name].min() < low or points[name].max() > high
         ]
-        return ", ".join(ranges) or None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -130,3 +129,8 @@ class PhaseModel:
             "timed": cls.from_json(data["timed"]) if data["timed"] else None,
         }
         return cls(**own | given)
+
+
+def _span(values: pd.Series[float]) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -22,14 +22,12 @@ KINDS = {
     "weights": "reading the weights, with what it takes to launch a pass",
     "cache": "reading the KV cache",
     "overhead": "what a request takes whatever its length",
-    "transfer": "moving the cache between devices",
 }
 _KIND_OF = {
     **dict.fromkeys(("token", "tile", "pair", "tokens", "step"), "compute"),
     **dict.fromkeys(("pass", "microbatch"), "weights"),
     **dict.fromkeys(("cache", "context", "within", "beyond", "contexts"), "cache"),
     **dict.fromkeys(("start", "onset", "onset_token"), "overhead"),
-    "history": "transfer",
 }
 Turns = Iterable[tuple[int, int]]
 """Prompt and output tokens of each turn of a session."""
