@@ -154,7 +154,18 @@ def test_the_clock_of_a_resumed_run_goes_on_after_a_reboot(plan: Plan, tmp_path:
 
 
 def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_own() -> None:
-    options = Sweep.Options(history=(0, 9,), prompt=[3, 4], decode=[1, 2], repeats=3, warmup=2, idle=1.0, seed=5)
+    options = Sweep.Options(
+        history=(
+            0,
+            9,
+        ),
+        prompt=[3, 4],
+        decode=[1, 2],
+        repeats=3,
+        warmup=2,
+        idle=1.0,
+        seed=5,
+    )
     steps = list(Sweep(options).steps())
     assert steps == list(Sweep(options).steps())
     assert isinstance(steps[0], Idle)
