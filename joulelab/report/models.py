@@ -18,6 +18,7 @@ SYMBOLS = {
     "microbatch": "micro-batches of so many prompt tokens",
     "cache": "tokens of history, read once, or once a micro-batch of so many prompt tokens",
     "pair": "pairs of tokens attended in the prefill, history included",
+    "tiled_pair": "the same, of prompt tokens rounded up to whole tiles of so many",
     "tokens": "prompt tokens from the one to the other",
     "step": "1 where the prompt is longer, else 0",
     "onset": "1 where there is a decode, else 0",

@@ -19,6 +19,8 @@ from joulelab.calibration.integrals import Floats
 
 TILES = (4, 8, 16, 32, 64, 128, 256, 512)
 """Tokens that matrix kernels take at once: rows of a CPU's micro-kernel up to tiles of a GPU's."""
+QUERIES = (16, 32, 64, 128)
+"""Prompt tokens that attention kernels take at once."""
 EVEN = (8, 16, 32, 64, 128, 256, 512)
 """Tokens whose arithmetic takes as long as reading the weights: a device's FLOP/s over its bytes/s, about."""
 BATCHES = (256, 512, 1024, 2048)
@@ -26,7 +28,7 @@ BATCHES = (256, 512, 1024, 2048)
 STEPS = (64, 128, 256)
 """A staircase's: tokens between two measured steps."""
 RAMPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Time constants [s] that power follows a load with, or a sensor the power."""
+"""Time constants [s] that power follows a load with, or a sensor the power; no phase that is shorter shows one."""
 MAX_HINGES = 2
 SECONDS, ONSET_TOKEN = Term("seconds"), Term("onset_token")
 
@@ -35,9 +37,11 @@ _Terms = tuple[Term, ...]
 
 def candidates(target: str, phase: str, points: pd.DataFrame) -> list[Form]:
     """The forms that may explain `phase` of points with columns `history`, `prompt`, `output`; the first is the
-    simplest. Knots lie in the interior of what the points have seen.
+    simplest. Chained ones are among them where the points have `seconds`. Knots lie in the interior of what the points
+    have seen.
     """
-    return [Form(target, terms) for terms in dict.fromkeys(_CANDIDATES[phase](target, points))]
+    forms = (Form(target, terms) for terms in dict.fromkeys(_CANDIDATES[phase](target, points)))
+    return [form for form in forms if "seconds" in points or not form.chained]
 
 
 def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
@@ -45,10 +49,12 @@ def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
     yield (START, TOKEN, PAIR)
     batches = [size for size in BATCHES if size < points["prompt"].max()]
     if target == "energy":
-        yield from _chained_prefill(batches)
+        longest_s = points["seconds"].max() if "seconds" in points else 0.0
+        yield from _chained_prefill(batches, [constant for constant in RAMPS if constant <= longest_s])
         return
     tiles = [Term("tile", (size,)) for size in TILES]
     yield from ((START, *counts, PAIR) for tile in tiles for counts in ((tile,), (TOKEN, tile)))
+    yield from ((START, count, Term("tiled_pair", (size,))) for size in QUERIES for count in (TOKEN, *tiles))
     caches = [Term("cache", (size,)) for size in (math.inf, *batches)]
     yield from ((START, count, PAIR, cache) for cache in caches for count in (TOKEN, *tiles))
     for at in product((1, *TILES), EVEN, (math.inf, *batches)):
@@ -66,7 +72,7 @@ def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
     yield from _staircases(points["prompt"].to_numpy())
 
 
-def _chained_prefill(batches: Iterable[float]) -> Iterator[_Terms]:
+def _chained_prefill(batches: Iterable[float], constants: Iterable[float]) -> Iterator[_Terms]:
     """Where the power is that of a phase, whatever it does, time is enough; counts tell its parts apart."""
     tiles = [Term("tile", (size,)) for size in TILES]
     passes = [Term("microbatch", (size,)) for size in batches]
@@ -78,7 +84,7 @@ def _chained_prefill(batches: Iterable[float]) -> Iterator[_Terms]:
         yield START, SECONDS, tile
         yield START, SECONDS, tile, PAIR
     yield from ((START, TOKEN, tile, PAIR) for tile in tiles)
-    for constant, count in product(RAMPS, (None, TOKEN, PAIR, *tiles)):
+    for constant, count in product(constants, (None, TOKEN, PAIR, *tiles)):
         yield SECONDS, Term("ramped", (constant,)), *([count] if count else [])
     yield from ((START, micro, tile, PAIR) for micro, tile in product(passes, (SECONDS, TOKEN, *tiles)))
 

@@ -79,6 +79,6 @@ def _works(part: PhaseModel, shape: Shape, peak: Peak | None, h: Floats, p: Floa
     weights = shape.weight_bytes * passes(o)
     cache = shape.kv_bytes_per_token * sum(reads, decode_pairs(h, p, o))
     yield _Work("matrix arithmetic", TOKENS, float(matrices[0]), "FLOP/s", compute)
-    yield _Work("attention arithmetic", {"pair"}, float(attention[0]), "FLOP/s", compute)
+    yield _Work("attention arithmetic", {"pair", "tiled_pair"}, float(attention[0]), "FLOP/s", compute)
     yield _Work("reading the weights", {"pass"}, float(weights[0]), "B/s", bandwidth)
     yield _Work("reading the cache", CONTEXTS, float(cache[0]), "B/s", bandwidth)

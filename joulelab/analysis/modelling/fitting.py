@@ -62,14 +62,14 @@ def fit_phase(target: str, phase: str, points: pd.DataFrame, timed: Fitted | Non
 
 
 def choose_form(target: str, phase: str, points: pd.DataFrame) -> Form:
-    """The form that points with a `y` choose; chained ones take part where the points have `seconds`.
+    """The form that points with a `y` choose.
 
     DataInvalid, with the reason, where the points support none.
     """
     if points.empty:
         raise DataInvalid("no configuration is left to fit to")
     few = points if len(points) <= MOST_POINTS else points.sample(MOST_POINTS, random_state=0)
-    forms = [form for form in candidates(target, phase, few) if "seconds" in few or not form.chained]
+    forms = candidates(target, phase, few)
     found = supported(forms, few)
     if not found:
         raise DataInvalid(refusal(forms[0], few) or "")

@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from joulelab.analysis.modelling.candidates import candidates
 from joulelab.analysis.modelling.cases import Case
 from joulelab.analysis.modelling.design import Part, Problem
-from joulelab.analysis.modelling.forms import workload
+from joulelab.analysis.modelling.forms import Form, workload
 from joulelab.analysis.modelling.models import Model
 from joulelab.analysis.modelling.phase_model import PhaseModel
 from joulelab.calibration.integrals import Floats, Ints
@@ -56,14 +56,15 @@ def _predicted(model: Model, points: pd.DataFrame) -> Floats:
 
 def _parts(case: Case, model: Model, time: Model, points: pd.DataFrame) -> list[Part]:
     """A part for each phase that the total consists of."""
-    costs = {}
+    costs, forms = {}, {}
     for each in model.parts("total"):
+        forms[each.phase] = candidates(case.target, each.phase, _chained(each, time, case.points(each.phase)))
         happens = (points["output"] > 1).to_numpy() | (each.phase != "decode")
         least = case.points(each.phase)["y"].min() / 2
         costs[each.phase] = np.where(happens, np.maximum(each.predict(points), least), 0.0)
     total = np.sum(list(costs.values()), axis=0)
     return [
-        _part(case, each, _chained(each, time, points), costs[each.phase], costs[each.phase] / total)
+        _part(case, each, _chained(each, time, points), forms[each.phase], costs[each.phase], costs[each.phase] / total)
         for each in model.parts("total")
     ]
 
@@ -74,12 +75,14 @@ def _chained(model: PhaseModel, time: Model, points: pd.DataFrame) -> pd.DataFra
     return points.assign(seconds=timed.predict(points)) if timed else points
 
 
-def _part(case: Case, model: PhaseModel, points: pd.DataFrame, cost: Floats, share: Floats) -> Part:
+def _part(
+    case: Case, model: PhaseModel, points: pd.DataFrame, forms: Sequence[Form], cost: Floats, share: Floats
+) -> Part:
     measured, key, runs = _configurations(case, model.phase, points)
     over = np.divide(1, cost, out=np.zeros_like(cost), where=cost > 0)
     own = model.form.design(points) * over[:, None]
     own /= np.maximum(np.abs(own).max(axis=0), np.finfo(float).tiny)
-    potential = _potential(case, model, points, over, own)
+    potential = _potential(forms, points, over, own)
     costs = np.zeros(len(runs))
     costs[key] = cost
     return Part(
@@ -121,10 +124,8 @@ def _configurations(case: Case, phase: str, points: pd.DataFrame) -> tuple[pd.Da
     return measured, key, runs
 
 
-def _potential(case: Case, model: PhaseModel, points: pd.DataFrame, over: Floats, own: Floats) -> Floats:
+def _potential(forms: Sequence[Form], points: pd.DataFrame, over: Floats, own: Floats) -> Floats:
     """What the other candidates have beyond the form's own columns [n, few], each column as large as it may be."""
-    seen = case.points(model.phase)
-    forms = [f for f in candidates(case.target, model.phase, seen) if "seconds" in points or not f.chained]
     uses = Counter(term for form in forms for term in form.terms)
     work = workload(points)
     counts = np.stack([term.count(work) * over for term in uses], axis=1)

@@ -44,6 +44,7 @@ _KINDS = {
     "roofline": _Kind("roof{0:g},{1:g},{2:g}(p)", "token", lambda w, *at: work.roofline(w.p, *at)),
     "microbatch": _Kind("ceil(p/{0:g})", "pass", lambda w, size: np.ceil(w.p / size)),
     "pair": _Kind("A_p", "pair", lambda w: work.prefill_pairs(w.h, w.p)),
+    "tiled_pair": _Kind("A_ceil{0:g}(p)", "pair", lambda w, tile: work.prefill_pairs(w.h, work.padded(w.p, tile))),
     "cache": _Kind("h ceil(p/{0:g})", "token", lambda w, size: work.cache_reads(w.h, w.p, size)),
     "tokens": _Kind("p[{0:g}-{1:g}]", "token", lambda w, low, high: np.clip(w.p - low, 0, high - low)),
     "step": _Kind("[p>{0:g}]", "", lambda w, knot: (w.p > knot).astype(np.float64)),

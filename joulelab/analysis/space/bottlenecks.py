@@ -24,7 +24,7 @@ KINDS = {
     "overhead": "what a request takes whatever its length",
 }
 _KIND_OF = {
-    **dict.fromkeys(("token", "tile", "pair", "tokens", "step"), "compute"),
+    **dict.fromkeys(("token", "tile", "pair", "tiled_pair", "tokens", "step"), "compute"),
     **dict.fromkeys(("pass", "microbatch"), "weights"),
     **dict.fromkeys(("cache", "context", "within", "beyond", "contexts"), "cache"),
     **dict.fromkeys(("start", "onset", "onset_token"), "overhead"),
