@@ -114,6 +114,12 @@ def test_fit_writes_models_that_validate_and_report_agree_with(call: Call, tmp_p
     assert (tmp_path / "r.html").stat().st_size > 10_000
 
 
+def test_a_session_may_be_named_by_its_folder(bench: Path, call: Call, tmp_path: Path) -> None:
+    (session,) = (bench / "runs").iterdir()
+    by_folder = parsed(call("fit", str(session), "--runs", str(tmp_path), "--json"))
+    assert by_folder == parsed(call("fit", session.name, "--json"))
+
+
 def test_reduced_runs_are_datasets_that_give_the_same_verdicts(call: Call, tmp_path: Path) -> None:
     (name,) = parsed(call("reduce", "edge", "--out", str(tmp_path), "--json"))
     from_dataset = json.loads(call("validate", str(tmp_path / name), "--json")[1])

@@ -17,6 +17,8 @@ RATE = 0.02
 """How far a sensor's period may be off its nominal one: that of an RC oscillator."""
 PERIODIC = 50
 """Updates that one line must carry on average, to call a sensor periodic."""
+TRIAL = 2000
+"""So many updates first: where these are not periodic, to fit all would take a minute and be refused as well."""
 SEEN = 0.7
 """Polls are apart by at most this share of a period where they show when a sensor updates."""
 
@@ -152,13 +154,14 @@ def _periodic(low: Ints, high: Ints, renewals: Floats, period_ns: float) -> tupl
         return None
     middle = (low[seen] + high[seen]) / 2
     numbers = np.cumsum(np.rint(np.diff(middle, prepend=middle[0]) / period_ns))
-    fitted = ClockMap.fit(_far(numbers, period_ns), low[seen], high[seen], drift=RATE, round_trips=False)
-    if fitted.pieces > max(1, len(numbers) // PERIODIC):
-        return None
+    far = _far(numbers, period_ns)
+    for some in (slice(TRIAL), slice(None)):
+        fitted = ClockMap.fit(far[some], low[seen][some], high[seen][some], drift=RATE, round_trips=False)
+        if fitted.pieces > max(1, len(far[some]) // PERIODIC):
+            return None
     every = _numbers(fitted, numbers, seen, high, period_ns)
     last_change = np.maximum.accumulate(np.where(changed, np.arange(len(changed)), 0))
-    far = _far(every[last_change] + renewals, period_ns)
-    times, half = fitted.to_bench(far)
+    times, half = fitted.to_bench(_far(every[last_change] + renewals, period_ns))
     times[seen] = np.clip(times[seen], low[seen], high[seen])
     if not np.isfinite(half).all() or (np.diff(times) <= 0).any():
         return None

@@ -71,6 +71,8 @@ def paths_of(sources: Sequence[str] | None, folder: Path) -> list[Path]:
             paths += [run.path for run in known[source]]
         elif source.endswith(".parquet") or (Path(source) / "phases.parquet").is_file():
             paths.append(Path(source))
+        elif inside := sorted(Path(source).glob("*/manifest.json")):
+            paths += [manifest.parent for manifest in inside]
         else:
             paths.append(find(folder, source).path)
     return paths
