@@ -21,7 +21,7 @@ from joulelab.instruments.sampling import InlineSampler, ProcessSampler, Sampler
 from joulelab.instruments.simulated import meters
 from joulelab.lab import Lab
 from joulelab.protocols.runner import Runner
-from joulelab.protocols.steps import Step
+from joulelab.protocols.steps import Infer, Step, configuration
 from joulelab.quantities import Scope
 from joulelab.recording import Manifest, RunDir
 from joulelab.recording.journal import Journal
@@ -30,7 +30,7 @@ from joulelab.recording.recorder import Wire, create_run, seal_run
 from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
-ENDED = {"idle", "inference", "load", "range", "signature"}
+ENDED = {"idle", "inference", "load", "range", "signature", "skipped"}
 """The records of the journal that a step leaves when it has ended."""
 Stop = Callable[[], bool]
 Progress = Callable[[int], None]
@@ -80,9 +80,20 @@ class Plan:
         return int(self.arguments["seed"])
 
     def steps(self) -> list[Step]:
-        """The protocol's steps; no hardware is touched."""
+        """The protocol's steps; no hardware is touched. UserError where the engine cannot play them."""
         driver = load_driver(PROTOCOLS, self.protocol)
-        return list(driver(driver.Options.model_validate(self.arguments)).steps())
+        steps = list(driver(driver.Options.model_validate(self.arguments)).steps())
+        largest = max((step.batch for step in steps if isinstance(step, Infer)), default=1)
+        if largest > 1 and not self._batches:
+            raise UserError(
+                f"{self.device}: {self.stanza['driver']} runs one sequence at a time, {self.protocol} asks for a batch "
+                f"of {largest}"
+            )
+        return steps
+
+    @property
+    def _batches(self) -> bool:
+        return bool(getattr(load_driver(self.stanza["group"], self.stanza["driver"]), "batches", False))
 
 
 def _default(protocol: str) -> BaseModel:
@@ -112,6 +123,7 @@ class Bench:
 @contextmanager
 def open_bench(plan: Plan, wire: Wire, clock_offset_ns: int = 0) -> Iterator[Bench]:
     """Open the engine, then sampling; close both at the end, whatever happened."""
+    plan.steps()  # what the engine cannot play is refused before it is opened
     affinity = os.sched_getaffinity(0)
     bench = _simulated(plan) if plan.simulated else _real(plan, wire, clock_offset_ns)
     try:
@@ -187,7 +199,8 @@ def _play(
     plan: Plan, bench: Bench, path: Path, journal: Journal, stop: Stop, progress: Progress, done: frozenset[int]
 ) -> None:
     """Play and seal. What ends without an outcome (a full disk, a kill, a bug) stays unsealed, to be resumed."""
-    runner = Runner(bench.engine, bench.sampler, bench.clock, journal, plan.seed, stop, progress)
+    skipped = {configuration(record): record["message"] for record in RunDir(path).records("skipped")}
+    runner = Runner(bench.engine, bench.sampler, bench.clock, journal, plan.seed, stop, progress, skipped)
     outcome = ""
     try:
         try:

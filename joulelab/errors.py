@@ -39,3 +39,10 @@ class InstrumentFault(JoulelabError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class ConfigurationFault(InstrumentFault):
+    """One configuration cannot run, for want of memory; it is skipped, and the others go on."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.bench import Plan
-from joulelab.protocols.steps import Idle, Infer, Load, Signature, Step
+from joulelab.protocols.steps import Configuration, Idle, Infer, Load, Signature, Step, configuration
 from joulelab.recording import RunDir, find_runs
 from joulelab.timebase import SECOND
-
-Cell = tuple[int, int, int]
 
 
 def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -25,15 +23,18 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     steps = plan.steps()
     inferences = [step for step in steps if isinstance(step, Infer)]
+    cells = [configuration(vars(step)) for step in inferences]
+    batches = sorted({step.batch for step in inferences})
     waiting = sum(_seconds(step) for step in steps)
     row: dict[str, Any] = {
         "device": plan.device + (" (simulated)" if plan.simulated else ""),
         "protocol": plan.protocol,
         "steps": len(steps),
         "inferences": len(inferences),
-        "configurations": len({_cell(vars(step)) for step in inferences}),
-        "prompt_tokens": sum(step.prompt for step in inferences),
-        "output_tokens": sum(step.output for step in inferences),
+        "configurations": len(set(cells)),
+        **({"batch": batches} if max(batches, default=1) > 1 else {}),
+        "prompt_tokens": sum(step.prompt * step.batch for step in inferences),
+        "output_tokens": sum(step.output * step.batch for step in inferences),
         "expected_s": None,
         "precision_percent": None,
         "judged_by": "no finished run of it yet",
@@ -42,7 +43,7 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
         return row | {"expected_s": round(waiting, 1), "judged_by": "its steps"}
     if last := _last_run(plan.device, folder):
         times = _times(last)
-        row["expected_s"] = round(waiting + float(_predict(times, [_cell(vars(step)) for step in inferences]).sum()), 1)
+        row["expected_s"] = round(waiting + float(_predict(times, cells).sum()), 1)
         row["precision_percent"] = _precision_percent(times, plan.arguments["repeats"])
         row["judged_by"] = last.path.name
     return row
@@ -63,31 +64,27 @@ def _last_run(device: str, folder: Path) -> RunDir | None:
     return next((run for run in reversed(runs) if run.records("inference")), None)
 
 
-def _cell(step: dict[str, Any]) -> Cell:
-    return step["history"], step["prompt"], step["output"]
-
-
-def _times(run: RunDir) -> dict[Cell, list[float]]:
+def _times(run: RunDir) -> dict[Configuration, list[float]]:
     """The durations [s] of a run's inferences by configuration."""
     times = defaultdict(list)
     for record in run.records("inference"):
-        times[_cell(record)].append((record["phases"][-1]["stop"] - record["phases"][0]["start"]) / SECOND)
+        times[configuration(record)].append((record["phases"][-1]["stop"] - record["phases"][0]["start"]) / SECOND)
     return times
 
 
-def _predict(times: dict[Cell, list[float]], cells: list[Cell]) -> NDArray[np.float64]:
-    """Seconds for each of `cells`: good enough to plan by, so linear in the tokens and in history x prompt."""
+def _predict(times: dict[Configuration, list[float]], cells: list[Configuration]) -> NDArray[np.float64]:
+    """Seconds for each of `cells`: good enough to plan by, so linear in all tokens, passes and history x prompt."""
     measured = np.array([np.mean(t) for t in times.values()])
     coefficients, *_ = np.linalg.lstsq(_terms(list(times)) / measured[:, None], np.ones(len(measured)))
     predicted: NDArray[np.float64] = np.maximum(_terms(cells) @ coefficients, 0.0)
     return predicted
 
 
-def _terms(cells: list[Cell]) -> NDArray[np.float64]:
-    h, p, o = np.array(cells, float).T
-    return np.column_stack([np.ones_like(p), p, o, h * p])
+def _terms(cells: list[Configuration]) -> NDArray[np.float64]:
+    h, p, o, batch = np.array(cells, float).T
+    return np.column_stack([np.ones_like(p), batch * p, o, batch * o, batch * h * p])
 
 
-def _precision_percent(times: dict[Cell, list[float]], repeats: int) -> float | None:
+def _precision_percent(times: dict[Configuration, list[float]], repeats: int) -> float | None:
     spreads = [np.std(t, ddof=1) / np.mean(t) for t in times.values() if len(t) > 1]
     return round(100 * float(np.median(spreads)) / np.sqrt(repeats), 2) if spreads else None

@@ -29,7 +29,7 @@ DRAWN = 300
 """Candidates drawn from the sweep's box besides its own configurations; the prompts fall anywhere between tiles."""
 START = 16
 """Configurations of a space-filling start: enough for the forms to be chosen among."""
-SHARED = ("repeats", "seed", "idle", "warmup", "gap", "signature")
+SHARED = ("batch", "repeats", "seed", "idle", "warmup", "gap", "signature")
 """Arguments that `points` takes over from the sweep."""
 COLUMNS_SHOWN = 100
 
@@ -112,13 +112,15 @@ def propose(
     """The configurations from the box of the plan's sweep that make predictions surest within the budget; None: as
     much measuring time as the sweep's own configurations take. A space-filling start where nothing supports a model.
 
-    UserError where the budget or the device's context is too small for any design, or the protocol has no box.
+    UserError where the budget or the device's context is too small for any design, or the protocol has no box or
+    several batches.
     """
+    batch = _batch(plan)
     candidates, own, notes = _candidates(plan)
     if phases is None:
         return _start(candidates, [*notes, "no model yet: a space-filling start"])
     try:
-        fitted = [(case, model) for case, model in _fitted(phases) if case.target in limits]
+        fitted = [(case, model) for case, model in _fitted(phases, batch) if case.target in limits]
         found = problem(fitted, candidates, plan.arguments["repeats"], plan.arguments["gap"] / 2, limits)
     except DataInvalid as refusal:
         return _start(candidates, [*notes, f"no model yet ({refusal}): a space-filling start"], phases)
@@ -161,9 +163,20 @@ def _forms(model: Model) -> str:
     return "; ".join(f"{part.phase} = {part.form}" for part in model.parts("total"))
 
 
-def _fitted(phases: Phases) -> list[tuple[Case, Model]]:
+def _batch(plan: Plan) -> int:
+    """The sequences at once that all of a design has."""
+    batches = plan.arguments.get("batch", [1])
+    if len(batches) > 1:
+        listed = ", ".join(map(str, batches))
+        raise UserError(f"a design is of one batch: {plan.protocol} has {listed}, each of them a model of its own")
+    return int(batches[0])
+
+
+def _fitted(phases: Phases, batch: int) -> list[tuple[Case, Model]]:
     """The time model and the energy model of the widest scope. DataInvalid where there is no time model of totals."""
-    found = list(cases(phases, min_periods=5.0))
+    found = [case for case in cases(phases, min_periods=5.0) if case.subject["batch"] in {None, batch}]
+    if not found:
+        raise DataInvalid(f"nothing was measured at batch {batch}")
     metered = [case for case in found if case.target == "energy" and case.scope != Scope.ESTIMATE]
     widest = sorted(metered, key=lambda case: [*Scope].index(Scope(case.scope or Scope.RAIL)))
     models = [(case, fit_model(case, phases)) for case in [found[0], *widest[:1]]]

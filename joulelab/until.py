@@ -16,8 +16,7 @@ from joulelab.analysis.modelling.validation import NO_METER, Verdict, validate
 from joulelab.analysis.phases import load_phases
 from joulelab.bench import Plan, Progress, Stop, record
 from joulelab.errors import DataInvalid, UserError
-from joulelab.planning import Cell
-from joulelab.proposal import Proposal, propose
+from joulelab.proposal import Point, Proposal, propose
 from joulelab.quantities import Scope
 from joulelab.recording import RunDir, find_runs
 from joulelab.timebase import SECOND
@@ -184,12 +183,12 @@ def _seconds(runs: Sequence[RunDir]) -> float:
     return sum(sum(_durations(run)) for run in runs)
 
 
-def _durations(run: RunDir, cell: Cell | None = None) -> list[float]:
+def _durations(run: RunDir, point: Point | None = None) -> list[float]:
     """What the inferences of a run took [s], those of one configuration or all."""
     return [
         (record["phases"][-1]["stop"] - record["phases"][0]["start"]) / SECOND
         for record in run.records("inference")
-        if not record["warmup"] and cell in {None, (record["history"], record["prompt"], record["output"])}
+        if not record["warmup"] and point in {None, (record["history"], record["prompt"], record["output"])}
     ]
 
 

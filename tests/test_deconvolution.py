@@ -104,10 +104,10 @@ def test_the_timeline_knows_all_that_drew_power_and_cuts_what_is_long() -> None:
     assert [found.labels[k][0] for k in found.label] == (
         ["idle", "prefill", "decode", "idle", "prefill", "decode", "idle", "prefill", "decode", "idle", "load", "idle"]
     )
-    assert found.labels[2] == ("decode", 0, 8, 4)
+    assert found.labels[2] == ("decode", 0, 8, 1, 4)
     cut = found.cut(20e-9)
     assert cut.edges_ns.tolist()[1:4] == [20, 40, 60]
-    assert [cut.labels[k] for k in cut.label[2:4]] == [("decode", 0, 8, 4, 0), ("decode", 0, 8, 4, 1)]
+    assert [cut.labels[k] for k in cut.label[2:4]] == [("decode", 0, 8, 1, 4, 0), ("decode", 0, 8, 1, 4, 1)]
 
 
 def source(played: Played, told: SensorModel, kind: Kind = Kind.GAUGE, **more: Any) -> Source:

@@ -220,7 +220,7 @@ def subject(models: list[Model], **values: Any) -> list[Model]:
         ([BIG, SMALL, SMALL], "small has 2 time models: name the run"),
         ([[replace(each, phases=each.phases[:1]) for each in BIG]], "the time model of big has no total"),
         ([BIG, subject(BIG, model="n"), SMALL, subject(SMALL, model="n")], "which language model.* m/q8, n/q8"),
-        ([], "there are no models"),
+        ([], "there are no models of single sequences"),
     ],
 )
 def test_devices_that_cannot_be_compared_are_refused(pairs: list[list[Model]], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,8 @@ says how many inferences a row is the mean of, that is 1.
 """
 SUBJECT = ("device", "model", "quant", "engine", "mode", "batch", "threads")
 """What a measurement is of: rows that differ in one of these are never pooled."""
+SKIPPED = "skipped: "
+"""How the status of a row begins whose configuration cannot run on its device; the reason follows."""
 SYSTEMATIC = ("gain", "offset", "clock", "lag", "ramp", "start")
 """The terms of the budget that err alike in every row of a channel."""
 _SHARED, _CSR = "shared_", ("data", "indices", "indptr", "shape")
@@ -176,6 +178,18 @@ def _read_budget(file: Path) -> tuple[pd.DataFrame | None, sparse.csr_array | No
             return budget, None
         data, indices, indptr, shape = (stored[_SHARED + name] for name in _CSR)
     return budget, sparse.csr_array((data, indices, indptr), tuple(shape))
+
+
+def name_of(subject: Mapping[str, Any], telling: Iterable[str]) -> str:
+    """A subject by its device and what tells it from others; numbers say what they count."""
+    said = (f"{name} {subject[name]}" if name in {"batch", "threads"} else str(subject[name]) for name in telling)
+    return "/".join([str(subject["device"]), *said])
+
+
+def of_subject(table: pd.DataFrame, subject: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of one subject, None in which stands for unknown."""
+    own = [table[name].isna() if x is None else (table[name] == x).fillna(False) for name, x in subject.items()]
+    return table[np.logical_and.reduce(own)]
 
 
 def merge(datasets: Sequence[Phases]) -> Phases:

@@ -17,9 +17,10 @@ from scipy import sparse
 
 from joulelab.analysis.attribution import OK, Attribution, Edges, Source, attribute_source
 from joulelab.analysis.budget import TERMS
-from joulelab.analysis.dataset import IDLE, SCHEMA, Phases, merge, merge_shared, read_dataset, same, to_frame
+from joulelab.analysis.dataset import IDLE, SCHEMA, SKIPPED, Phases, merge, merge_shared, read_dataset, same, to_frame
 from joulelab.analysis.edges import sources
 from joulelab.analysis.shapes import Peak, Shape, label, shape
+from joulelab.analysis.slowdowns import slowed, with_slowdowns
 from joulelab.calibration.activity import timeline
 from joulelab.calibration.certificate import Calibrated, Store, calibrated
 from joulelab.calibration.integrals import NS, Floats
@@ -37,7 +38,7 @@ REST_NS = SECOND
 INNER_EDGE = {"prefill": 1.0, "decode": -1.0, "total": 0.0}
 """The edge between prefill and decode is the stop of the one and the start of the other."""
 
-ASKED = ("inference", "repeat", "history", "prompt", "output", "temperature_c", "throttled")
+ASKED = ("inference", "repeat", "history", "prompt", "output", "batch", "temperature_c", "throttled")
 SPAN = (*ASKED, "phase", "start_ns", "stop_ns", "boundary_u_s", "duration_s", "cpu_s")
 
 
@@ -105,9 +106,13 @@ def _peaks(manifest: Manifest) -> dict[str, Peak]:
 def _reduce(run: RunDir, read: Calibrated, method: str | None) -> list[Block]:
     records = run.records("inference")
     warmups = sum(record["warmup"] for record in records)
-    spans = [span for record in records if not record["warmup"] for span in _spans(record)]
+    kept = with_slowdowns(run, [record for record in records if not record["warmup"]])
+    spans = [span for record in kept for span in _spans(record)]
     common = _common(run.manifest, spans)
     blocks = _on_channels(run, read, common, method) if run.manifest.power else [_time_only(run.manifest, common)]
+    if skipped := [record for record in run.records("skipped") if not record["warmup"]]:
+        blocks += [_skipped(run.manifest, skipped, block) for block in blocks]
+    blocks[0].notes.extend(slowed(run, kept))
     if warmups:
         blocks[0].notes.insert(0, f"{run.manifest.run}: {warmups} warm-up inferences are left out")
     return blocks
@@ -118,7 +123,7 @@ def _spans(record: Columns) -> Iterator[Columns]:
     phases = record["phases"]
     cpu = [phase["cpu_s"] for phase in phases]
     total = {"name": "total", "start": phases[0]["start"], "stop": phases[-1]["stop"], "boundary_u_s": None}
-    asked = {name: record[name] for name in ASKED}
+    asked = {name: record.get(name) for name in ASKED}
     for phase in [*phases, total | {"cpu_s": None if None in cpu else sum(cpu)}]:
         yield asked | {
             "phase": phase["name"],
@@ -132,11 +137,12 @@ def _spans(record: Columns) -> Iterator[Columns]:
 
 def _common(manifest: Manifest, spans: Sequence[Columns]) -> Columns:
     """The columns that do not depend on the channel."""
-    engine = {name: manifest.engine.get(name) for name in ("model", "quant", "mode", "batch", "threads")}
+    engine = {name: manifest.engine.get(name) for name in ("model", "quant", "mode", "threads")}
     run = {"session": manifest.session, "run": manifest.run, "device": manifest.device}
     constant = run | engine | {"engine": manifest.stanza.get("driver")}
     varying = {name: [span[name] for span in spans] for name in SPAN}
-    return varying | constant
+    batch = [manifest.engine.get("batch") if own is None else own for own in varying["batch"]]
+    return varying | constant | {"batch": batch}
 
 
 def _block(common: Columns, **columns: Any) -> Any:
@@ -152,8 +158,29 @@ def _block(common: Columns, **columns: Any) -> Any:
 
 def _time_only(manifest: Manifest, common: Columns) -> Block:
     origin = Origin.SIMULATED if manifest.simulated else Origin.MEASURED
-    table = _block(common, origin=origin, status=OK)
+    return _empty(_block(common, origin=origin, status=OK))
+
+
+def _empty(table: Any) -> Block:
+    """Rows without energies."""
     return Block(table, {}, [], [], np.full((len(table), len(TERMS)), np.nan))
+
+
+def _skipped(manifest: Manifest, records: Sequence[Columns], beside: Block) -> Block:
+    """What could not run, on the channel of the block of what could."""
+    spans = [span for record in records for span in _missing(record)]
+    origin = Origin.SIMULATED if manifest.simulated else Origin.MEASURED
+    about: Columns = {"origin": origin, "status": [span["status"] for span in spans]}
+    for name, channel in beside.channels.items():
+        about |= {"channel": name, "scope": channel.scope, "origin": origin if manifest.simulated else channel.origin}
+    return _empty(_block(_common(manifest, spans), **about))
+
+
+def _missing(record: Columns) -> Iterator[Columns]:
+    """The phases that a skipped inference would have had."""
+    asked = {name: record.get(name) for name in ASKED}
+    for phase in ("prefill", "decode", "total") if record["output"] > 1 else ("prefill", "total"):
+        yield dict.fromkeys(SPAN) | asked | {"phase": phase, "status": SKIPPED + record["message"]}
 
 
 def _on_channels(run: RunDir, read: Calibrated, common: Columns, method: str | None) -> list[Block]:

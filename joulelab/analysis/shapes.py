@@ -45,19 +45,21 @@ class Shape(BaseModel):
         """Scores and weighted sum for a token and one that it attends to, over all layers [FLOP]."""
         return 4 * self.layers * self.heads * self.head_dim
 
-    def flops(self, phase: str, history: Floats, prompt: Floats, output: Floats) -> Floats:
-        """The arithmetic of a phase [FLOP]; that of `total` is of prefill and decode together."""
+    def flops(self, phase: str, history: Floats, prompt: Floats, output: Floats, batch: int = 1) -> Floats:
+        """The arithmetic of a phase [FLOP] of so many sequences; that of `total` is of prefill and decode together."""
         prefill = 2.0 * self.body_weights * prompt + 2.0 * (self.weights - self.body_weights)
         prefill = prefill + self.attention_flops_per_pair * prefill_pairs(history, prompt)
         decode = 2.0 * self.weights * passes(output)
         decode = decode + self.attention_flops_per_pair * decode_pairs(history, prompt, output)
-        return _of(phase, prefill, decode)
+        return batch * _of(phase, prefill, decode)
 
-    def bytes(self, phase: str, history: Floats, prompt: Floats, output: Floats) -> Floats:
-        """The bytes of weights and cache that a phase reads [B], a prefill's weights once a micro-batch."""
-        prefill = self.weight_bytes * np.ceil(prompt / MICRO_BATCH) + self.kv_bytes_per_token * (history + prompt)
-        decode = self.weight_bytes * passes(output)
-        decode = decode + self.kv_bytes_per_token * decode_pairs(history, prompt, output)
+    def bytes(self, phase: str, history: Floats, prompt: Floats, output: Floats, batch: int = 1) -> Floats:
+        """The bytes of weights and cache that a phase reads [B], a prefill's weights once a micro-batch; sequences that
+        run at once share the weights.
+        """
+        cache = batch * self.kv_bytes_per_token
+        prefill = self.weight_bytes * np.ceil(prompt / MICRO_BATCH) + cache * (history + prompt)
+        decode = self.weight_bytes * passes(output) + cache * decode_pairs(history, prompt, output)
         return _of(phase, prefill, decode)
 
 

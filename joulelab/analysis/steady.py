@@ -157,7 +157,8 @@ def agreement(held: Steady, swept: Means, channel: str) -> pd.DataFrame:
     Of the configurations that both have; a prefill is that of any output.
     """
     own_u_j = np.sqrt((swept.budget.drop(columns=list(METER)) ** 2).sum(axis=1, skipna=False))
-    theirs = swept.table.assign(own_u_j=own_u_j)[swept.table["channel"] == channel]
+    alone = swept.table["batch"].fillna(1) == 1  # as loads are
+    theirs = swept.table.assign(own_u_j=own_u_j)[alone & (swept.table["channel"] == channel)]
     both = held.table.merge(theirs, "inner", ["history", "prompt", "phase"], suffixes=("", "_swept"))
     both = both[(both["output"] == both["output_swept"]) | (both["phase"] == "prefill") & (both["output"] == 1)]
     z: Any = (both["energy_j_swept"] - both["energy_j"]) / np.hypot(both["own_u_j_swept"], both["own_u_j"])

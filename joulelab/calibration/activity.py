@@ -80,9 +80,9 @@ def _spans(record: dict[str, Any], what: dict[str, Any]) -> Iterator[Span]:
     """The spans of a record of the journal, whose step was asked for as `what`."""
     kind = record["kind"]
     if kind == "inference":
-        prompt, whole = (record["history"], record["prompt"]), (record["history"], record["prompt"], record["output"])
+        prompt = record["history"], record["prompt"], record.get("batch", 1)
         for phase in record["phases"]:
-            asked = prompt if phase["name"] == "prefill" else whole
+            asked = prompt if phase["name"] == "prefill" else (*prompt, record["output"])
             yield phase["start"], phase["stop"], (phase["name"], *asked)
     elif kind in {"load", "signature"} and "inferences" in record:
         size = what.get("history", 0), what.get("prompt"), what.get("output")

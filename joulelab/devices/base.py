@@ -13,6 +13,7 @@ class Request:
     """One inference: `prompt` new tokens on top of `history` tokens in the KV cache, exactly `output` tokens out.
 
     `number` is that of the inference in the run; prompts are drawn from it and `seed`, so none comes from a cache.
+    `batch` sequences run at once, each of so many tokens.
     """
 
     number: int
@@ -20,6 +21,7 @@ class Request:
     prompt: int
     output: int
     seed: int
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Inference:
-    """What one request cost in time. `tokens` are the arrival times of the output tokens [ns].
+    """What one request cost in time. `tokens` are the arrival times of the output tokens [ns], one a pass.
 
     The prefill ends with the first output token; the decode is the remaining output - 1 passes, absent for output 1.
     """
@@ -51,7 +53,11 @@ class Inference:
 
 
 class Engine(Protocol):
-    """What runs the model. `describe` goes into the manifest: model, quantisation, settings, versions."""
+    """What runs the model. `describe` goes into the manifest: model, quantisation, settings, versions.
+
+    A class that takes requests with a `batch` over 1 says so: `batches: ClassVar[bool] = True`. Where a configuration
+    does not fit into memory `infer` raises ConfigurationFault.
+    """
 
     def open(self) -> None: ...
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict
 
 from joulelab.options import Seconds
@@ -19,10 +20,13 @@ Points = Sequence[tuple[int, int, int]]
 
 
 class RoundOptions(BaseModel):
-    """`signature` is how long each of the two signatures takes (0: none), in bits that no meter's period divides."""
+    """`batch` lists how many sequences run at once, `signature` is how long each of the two signatures takes (0: none),
+    in bits that no meter's period divides.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    batch: Annotated[tuple[Count, ...], MinLen(1)] = (1,)
     repeats: Count = 5
     seed: int = 1
     idle: Annotated[Seconds, Gt(0)] = 5.0
@@ -32,7 +36,7 @@ class RoundOptions(BaseModel):
 
 
 def framed(points: Points, options: RoundOptions) -> Iterator[Step]:
-    """Idle, warm-up, a signature, all points repeatedly, a signature, idle.
+    """Idle, warm-up, a signature, all points in all batches repeatedly, a signature, idle.
 
     Meters that have ranges choose them during the warm-up, which is the heaviest configuration, and keep them. A
     signature before and after tells how late each meter is.
@@ -41,23 +45,23 @@ def framed(points: Points, options: RoundOptions) -> Iterator[Step]:
     yield Idle(options.idle)
     yield Range("auto")
     for _ in range(options.warmup):
-        yield Infer(*max(points, key=sum), repeat=0, warmup=True)
+        yield Infer(*max(points, key=sum), repeat=0, warmup=True, batch=max(options.batch))
     yield Range("fixed")
     yield from signature
-    yield from rounds(points, options.repeats, options.gap, options.seed)
+    yield from rounds(points, options.repeats, options.gap, options.seed, options.batch)
     yield from signature
     yield Idle(options.idle)
 
 
-def rounds(points: Points, repeats: int, gap_s: float, seed: int) -> Iterator[Infer]:
-    """One repeat of all points follows another, each in a fresh order, so that drift hits all alike.
+def rounds(points: Points, repeats: int, gap_s: float, seed: int, batches: Sequence[int] = (1,)) -> Iterator[Infer]:
+    """One repeat of all points in all batches follows another, each in a fresh order, so that drift hits all alike.
 
-    Within a repeat those of one history follow each other, so that the cache is filled once for each. Before each comes
-    a gap drawn uniformly from 0 to `gap_s`, so that a sensor's updates fall anywhere in a phase.
+    Within a repeat those of one history and batch follow each other, so that the cache is filled once for each. Before
+    each comes a gap drawn uniformly from 0 to `gap_s`, so that a sensor's updates fall anywhere in a phase.
     """
     rng = np.random.default_rng(seed)
-    histories = list(dict.fromkeys(history for history, _, _ in points))
+    caches = list(product(dict.fromkeys(history for history, _, _ in points), batches))
     for repeat in range(repeats):
-        for history in rng.permutation(histories):
-            for _, prompt, output in rng.permutation([point for point in points if point[0] == history]):
-                yield Infer(int(history), int(prompt), int(output), repeat, gap_s=rng.uniform(0, gap_s))
+        for history, batch in rng.permutation(caches).tolist():
+            for _, prompt, output in rng.permutation([point for point in points if point[0] == history]).tolist():
+                yield Infer(history, prompt, output, repeat, gap_s=rng.uniform(0, gap_s), batch=batch)

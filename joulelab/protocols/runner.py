@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from joulelab.devices.base import Engine, Inference, Request
-from joulelab.errors import InstrumentFault, RunAborted
+from joulelab.errors import ConfigurationFault, InstrumentFault, RunAborted
 from joulelab.instruments.sampling import Event, Sampler
-from joulelab.protocols.steps import Idle, Infer, Load, Range, Signature, Step, to_json
+from joulelab.protocols.steps import (
+    Configuration,
+    Idle,
+    Infer,
+    Load,
+    Range,
+    Signature,
+    Step,
+    configuration,
+    to_json,
+)
 from joulelab.recording.journal import Journal
 from joulelab.timebase import SECOND, Anchor, BenchNs, Clock, jumps
 
@@ -22,7 +32,10 @@ MOST_IN_A_LOAD = 10_000
 
 @dataclass
 class Runner:
-    """One run in progress. `stop()` says whether the operator wants to end it; it is asked between and within steps."""
+    """One run in progress. `stop()` says whether the operator wants to end it; it is asked between and within steps.
+
+    `skipped` are the configurations that cannot run, with the reason; more are added as they are found.
+    """
 
     engine: Engine
     sampler: Sampler
@@ -31,13 +44,14 @@ class Runner:
     seed: int
     stop: Callable[[], bool]
     progress: Callable[[int], None]
+    skipped: dict[Configuration, str] = field(default_factory=dict)
 
     def play(self, steps: Sequence[Step], done: frozenset[int] = frozenset()) -> None:
         """Play all steps but those `done` in an earlier, interrupted attempt.
 
         On the real clock those are left out, but for the warm-up and the ranges that it is for. A simulation starts
         over instead: its state after the done steps is what they make it, so they are played again and not journalled
-        again.
+        again. InstrumentFault where every configuration was skipped.
         """
         self._anchor = Anchor.read(self.clock)
         self.journal.append(self.clock.now(), "resume" if done else "start", anchor=vars(self._anchor))
@@ -50,13 +64,15 @@ class Runner:
             inference += isinstance(step, Infer)
             self.progress(index + 1)
         self._anchor_now()
+        asked = {configuration(vars(step)) for step in steps if isinstance(step, Infer)}
+        if asked and asked <= self.skipped.keys():
+            raise InstrumentFault(next(iter(self.skipped.values())))
         self.journal.append(self.clock.now(), "stop", outcome="done")
 
     def _step(self, index: int, step: Step, inference: int, *, muted: bool) -> None:
         if not muted:
             self.journal.append(self.clock.now(), "step", step=index, what=to_json(step))
-        kind = "inference" if isinstance(step, Infer) else step.kind
-        record = self._act(step, index, inference)
+        kind, record = self._act(step, index, inference)
         events: Sequence[Event] = ()
         try:
             events = self.sampler.events()  # first, since on the virtual clock it writes the samples of this step
@@ -68,12 +84,13 @@ class Runner:
             self._anchor_now()
         self.journal.sync()
 
-    def _act(self, step: Step, index: int, inference: int) -> dict[str, object]:
+    def _act(self, step: Step, index: int, inference: int) -> tuple[str, dict[str, object]]:
+        """Play a step; the kind and the fields of what is to be journalled."""
         if isinstance(step, Infer):
             return self._infer(step, inference)
         if isinstance(step, Load | Signature):
-            return self._busy(step, itertools.count(index * MOST_IN_A_LOAD))
-        return self._idle(step) if isinstance(step, Idle) else self._range(step)
+            return step.kind, self._busy(step, itertools.count(index * MOST_IN_A_LOAD))
+        return step.kind, self._idle(step) if isinstance(step, Idle) else self._range(step)
 
     def _range(self, step: Range) -> dict[str, object]:
         start = self.clock.now()
@@ -112,12 +129,18 @@ class Runner:
             if self.clock.now() >= stop:
                 return
 
-    def _infer(self, step: Infer, number: int) -> dict[str, object]:
-        self.clock.sleep_until(BenchNs(self.clock.now() + round(step.gap_s * SECOND)))
-        request = Request(number, step.history, step.prompt, step.output, self.seed)
-        result = self._attempt(request)
-        asked = {"history": step.history, "prompt": step.prompt, "output": step.output}
-        return {"inference": number, "repeat": step.repeat, "warmup": step.warmup, **asked, **result.to_json()}
+    def _infer(self, step: Infer, number: int) -> tuple[str, dict[str, object]]:
+        asked = {"history": step.history, "prompt": step.prompt, "output": step.output, "batch": step.batch}
+        told = {"inference": number, "repeat": step.repeat, "warmup": step.warmup, **asked}
+        cell = configuration(asked)
+        if cell not in self.skipped:
+            self.clock.sleep_until(BenchNs(self.clock.now() + round(step.gap_s * SECOND)))
+            try:
+                result = self._attempt(Request(number, **asked, seed=self.seed))
+                return "inference", told | result.to_json()
+            except ConfigurationFault as fault:
+                self.skipped[cell] = str(fault)
+        return "skipped", told | {"message": self.skipped[cell]}
 
     def _attempt(self, request: Request) -> Inference:
         """Retry a transient fault, journalling each; a stable one, or the last, ends the run."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+Configuration = tuple[int, int, int, int]
+"""History, prompt, output and batch."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,10 @@ class Idle:
 
 @dataclass(frozen=True)
 class Infer:
-    """Run one inference after a random gap [s]. Warm-up inferences are recorded, but never analysed."""
+    """Run one inference, of `batch` sequences at once, after a random gap [s].
+
+    Warm-up inferences are recorded, but never analysed.
+    """
 
     history: int
     prompt: int
@@ -24,6 +31,7 @@ class Infer:
     repeat: int
     gap_s: float = 0.0
     warmup: bool = False
+    batch: int = 1
     kind: str = "infer"
 
 
@@ -64,3 +72,8 @@ Step = Idle | Infer | Load | Range | Signature
 
 def to_json(step: Step) -> dict[str, Any]:
     return asdict(step)
+
+
+def configuration(asked: Mapping[str, Any]) -> Configuration:
+    """That of a step's or a record's fields; records of older runs have no batch."""
+    return asked["history"], asked["prompt"], asked["output"], asked.get("batch", 1)

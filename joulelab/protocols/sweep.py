@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Annotated
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, MinLen
 
 from joulelab.protocols.rounds import Count, RoundOptions, framed
 from joulelab.protocols.steps import Step
 
 
 class Sweep:
-    """History x prompt x decode. Prompts off the hardware's tiles (120, 136) are what makes its steps visible."""
+    """History x prompt x decode x batch. Prompts off the hardware's tiles (120, 136) are what makes its steps seen."""
 
     class Options(RoundOptions):
         """`decode` is the number of output tokens o; the decode phase has o - 1 passes."""
@@ -21,7 +21,6 @@ class Sweep:
         history: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
         prompt: Annotated[list[Count], MinLen(1)]
         decode: Annotated[list[Count], MinLen(1)]
-        batch: tuple[Annotated[int, Ge(1), Le(1)], ...] = (1,)
 
     def __init__(self, options: Options) -> None:
         self._options = options

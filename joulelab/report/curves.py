@@ -62,9 +62,13 @@ def _cut(axes: Axes, model: Model, verdict: Verdict, along: str, looks: dict[flo
     for history, its in histories:
         _curve(axes, model, verdict.phase, its, along, looks[history])
     title = f"{verdict.phase} {model.target}, {model.origin}\n{model.channel or ''}"
-    axes.set(xscale="log", yscale="log", title=title.strip())
-    axes.set_xlabel(f"{along} [tokens], {other} {fixed:g}")
-    axes.set_ylabel(f"{model.target} [{UNITS[model.target]}]")
+    axes.set_title(title.strip())
+    label(axes, f"{along} [tokens], {other} {fixed:g}", f"{model.target} [{UNITS[model.target]}]")
+
+
+def label(axes: Axes, lengths: str, costs: str) -> None:
+    """Make both axes logarithmic and say what they are of."""
+    axes.set(xscale="log", yscale="log", xlabel=lengths, ylabel=costs)
     powers(axes.xaxis)
     axes.yaxis.set_major_locator(FixedLocator(round_numbers(*axes.get_ylim())))
     axes.yaxis.set_major_formatter("{x:g}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from joulelab.analysis.slowdowns import Slowdown, slowdowns
 from joulelab.recording import RunDir
 from joulelab.report.numbers import percent, quantity
 from joulelab.timebase import SECOND
@@ -31,13 +32,27 @@ def _microseconds(value: float | None) -> str:
 
 
 def events(run: RunDir) -> list[dict[str, str]]:
-    """Clock jumps, gaps, faults and the like in their order, with the time after the start."""
+    """Clock jumps, gaps, faults and the like in their order, with the time after the start; slowdowns are summed up."""
     zero = run.journal[0]["t"] if run.journal else 0
+    told = [(r["t"], r["kind"], TELL[r["kind"]](r)) for r in run.journal if r["kind"] in TELL]
     return [
-        {"at": f"{(r['t'] - zero) / SECOND:.1f} s", "kind": r["kind"], "what happened": TELL[r["kind"]](r)}
-        for r in run.journal
-        if r["kind"] in TELL
+        {"at": f"{(t - zero) / SECOND:.1f} s", "kind": kind, "what happened": what}
+        for t, kind, what in sorted([*told, *_slowdowns(run)])
     ]
+
+
+def _slowdowns(run: RunDir) -> Iterator[tuple[int, str, str]]:
+    """When each card was first slowed down for the same reasons, and how often and for how long in all."""
+    alike: dict[tuple[str, tuple[str, ...]], list[Slowdown]] = {}
+    for slowdown in slowdowns(run):
+        alike.setdefault((slowdown.card, slowdown.reasons), []).append(slowdown)
+    for (card, reasons), each in alike.items():
+        length = quantity(sum(one.stop - one.start for one in each) / SECOND, "s")
+        yield (
+            each[0].start,
+            "throttle",
+            f"{card}: slowed down by {', '.join(reasons)} {len(each)}x, {length} in all",
+        )
 
 
 def _jump(record: Mapping[str, Any]) -> str:
@@ -55,15 +70,10 @@ def _fault(record: Mapping[str, Any]) -> str:
     return f"{record['source']}: {record['message']}{often}"
 
 
-def _throttle(record: Mapping[str, Any]) -> str:
-    return f"{record['instrument']}: {record['gpu']} is slowed down by {', '.join(record['reasons']) or 'nothing more'}"
-
-
-TELL = {
+TELL: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "jump": _jump,
     "gap": _gap,
     "fault": _fault,
     "overrange": lambda record: record["message"],
     "reconnect": lambda record: f"{record['instrument']}: connected again",
-    "throttle": _throttle,
 }

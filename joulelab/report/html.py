@@ -12,14 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from joulelab import __version__
 from joulelab.analysis import deconvolution
-from joulelab.analysis.dataset import Phases
+from joulelab.analysis.dataset import Phases, of_subject
 from joulelab.analysis.means import means
 from joulelab.analysis.modelling.phase_model import Coefficient
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 from joulelab.recording import RunDir
 from joulelab.recording.whole import write_whole
-from joulelab.report import errors, models, numbers, words
+from joulelab.report import errors, models, numbers, side_by_side, words
 from joulelab.report.budget import COMBINED, budgets
 from joulelab.report.certificates import certificates
 from joulelab.report.curves import curves
@@ -41,7 +41,14 @@ def write_report(path: Path, sections: Sequence[Section], notes: Sequence[str] =
     with style():
         views = [_view(number, section) for number, section in enumerate(sections, start=1)]
         mapped = spaces([model for section in sections for model in section.models])
-    known = {"spaces": mapped, "beside": errors.BESIDE, "across": errors.ACROSS} | {
+        engines = [(found, _plot(partial(side_by_side.plot, found))) for found in side_by_side.side_by_side(sections)]
+    known = {
+        "spaces": mapped,
+        "engines": engines,
+        "about_engines": side_by_side.ABOUT,
+        "beside": errors.BESIDE,
+        "across": errors.ACROSS,
+    } | {
         "version": __version__,
         "origins": [*Origin],
         "shown": EVENTS_SHOWN,
@@ -105,7 +112,7 @@ def _subject(section: Section, device: str) -> dict[str, Any]:
     """What was concluded of one device, or of one model on it where a dataset has several."""
     verdicts = [verdict for verdict in section.verdicts if verdict.device == device]
     own = [model for model in section.models if model.device == device]
-    table = section.phases.table if section.run else None
+    table = of_subject(section.phases.table, own[0].subject) if section.run and own else None
     return {
         "device": device,
         "verdicts": verdicts,

@@ -76,7 +76,7 @@ def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
     return {
         "Run": f"{m.session}/{m.run}, started {m.created}",
         "Outcome": IMPORTED if m.protocol == "import" else f"{run.state}: {ENDS[run.state]}",
-        "Inferences": f"{len(inferences) - warmups}, and {warmups} to warm up",
+        "Inferences": f"{len(inferences) - warmups}, and {warmups} to warm up{_skipped(run)}",
         "Engine": plain(m.engine),
         "Protocol": f"{m.protocol}, seed {m.seed}; {plain(m.arguments)}",
         "Instruments": instruments,
@@ -84,6 +84,11 @@ def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:
         "Host": plain(m.host),
         "Versions": plain(m.versions),
     }
+
+
+def _skipped(run: RunDir) -> str:
+    skipped = sum(not record["warmup"] for record in run.records("skipped"))
+    return f"; {skipped} skipped, which cannot run" if skipped else ""
 
 
 def _instrument(meter: Instrument, settings: Mapping[str, Any]) -> str:

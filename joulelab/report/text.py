@@ -15,13 +15,15 @@ from joulelab.report.layout import firsts, note, subject, table
 from joulelab.report.numbers import bounded, rate
 from joulelab.report.physical_text import as_text as physical_text
 from joulelab.report.section import Section, uncertified
+from joulelab.report.side_by_side import ABOUT, SideBySide, side_by_side
 from joulelab.report.verdict_text import LEGEND, judged
 from joulelab.report.words import ENDS, UNCERTIFIED
 
 
 def results(sections: Sequence[Section]) -> Group:
-    """What a session found: how each device's run ended, its models, and how well they predict."""
-    return Group(*(part for section in sections for part in _section(section)), LEGEND)
+    """What a session found: how runs ended, models, how well they predict, and engines side by side."""
+    own = (part for section in sections for part in _section(section))
+    return Group(*own, *map(_engines, side_by_side(sections)), LEGEND)
 
 
 def _section(section: Section) -> Iterator[RenderableType]:
@@ -31,6 +33,14 @@ def _section(section: Section) -> Iterator[RenderableType]:
     yield judged(section.verdicts)
     if channels := uncertified(section.phases):
         yield note(f"{', '.join(channels)}: {UNCERTIFIED}, so compare no devices by them")
+
+
+def _engines(found: SideBySide) -> Group:
+    names = list(found.rows[0])
+    rows = table(names[:3], names[3:-1], names[-1:])
+    for row in found.rows:
+        rows.add_row(*row.values())
+    return Group(Text(f"\n{found.title}: engines side by side", style="bold"), rows, note(ABOUT))
 
 
 def coefficients(models: Sequence[Model], energies: Sequence[Physical] = ()) -> Group:
@@ -47,6 +57,8 @@ def _models(device: str, models: Sequence[Model]) -> Group:
         for first, (phase, c) in zip(firsts(model, len(rows)), rows, strict=False):
             rows_of.add_row(first, phase, c.name, *bounded(c.value, (c.low, c.high), c.unit))
         notes += [note(f"{subject(model)}: {'; '.join(said)}") for said in _remarks(model) if said]
+    days = dict.fromkeys(" to ".join(dict.fromkeys(model.measured)) for model in models if model.measured)
+    notes += [note(f"measured {', '.join(days)}")] if days else []
     return Group(Text(f"\n{device}: models", style="bold"), rows_of, *notes)
 
 
@@ -57,8 +69,6 @@ def _remarks(model: Model) -> Iterator[list[str]]:
     yield [f"{part.phase} would have {', '.join(part.bounds)} below 0" for part in model.phases if part.bounds]
     yield [f"the {part.phase} model {part.caveat}" for part in model.phases if part.caveat]
     yield [f"no {phase} model: {reason}" for phase, reason in model.refused.items()]
-    if model.measured:
-        yield [f"measured {' to '.join(dict.fromkeys(model.measured))}"]
 
 
 def _implied(found: Efficiency) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from joulelab.analysis.attribution import OK
-from joulelab.analysis.dataset import SUBJECT, SYSTEMATIC, Phases, together
+from joulelab.analysis.dataset import SKIPPED, SUBJECT, SYSTEMATIC, Phases, name_of, together
 from joulelab.analysis.modelling.sessions import Gain, Gains, estimate
 from joulelab.analysis.modelling.valid import Bound, outside
 from joulelab.calibration.integrals import Floats, Ints
@@ -124,8 +124,11 @@ class Case:
         return self.dropped[self.dropped["phase"] == phase]
 
     def lost_share(self, phase: str) -> float:
-        """The share of the rows of `phase` within the valid range that was dropped."""
-        lost = (~self.lost(phase)["outside"]).sum()
+        """The share of the rows of `phase` within the valid range that was dropped, but for what cannot run at all: of
+        that there is nothing to predict.
+        """
+        found = self.lost(phase)
+        lost = (~found["outside"] & ~found["cause"].str.startswith(SKIPPED)).sum()
         kept = ((self.rows["phase"] == phase) & ~self.rows["unfit"]).sum()
         return float(lost / max(lost + kept, 1))
 
@@ -183,7 +186,7 @@ def _cases(phases: Phases, min_periods: float, valid: Sequence[Bound]) -> Iterat
 def _label(subject: dict[str, Any], table: pd.DataFrame) -> str:
     """The device, and what else it takes to tell its subjects apart."""
     own = table[table["device"] == subject["device"]]
-    return "/".join(str(subject[n]) for n in SUBJECT if n == "device" or own[n].nunique(dropna=False) > 1)
+    return name_of(subject, [n for n in SUBJECT if own[n].nunique(dropna=False) > 1])
 
 
 def _systematic(phases: Phases) -> pd.DataFrame:

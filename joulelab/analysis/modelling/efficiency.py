@@ -52,14 +52,15 @@ def efficiencies(model: Model) -> list[Efficiency]:
     """What a time model's terms imply; nothing for energies, and where nothing tells the language model's shape."""
     if model.target != "time" or model.shape is None:
         return []
-    return [row for part in model.phases for row in _of_phase(part, model.shape, model.peak)]
+    batch = model.subject["batch"] or 1
+    return [row for part in model.phases for row in _of_phase(part, model.shape, model.peak, batch)]
 
 
-def _of_phase(part: PhaseModel, shape: Shape, peak: Peak | None) -> Iterator[Efficiency]:
+def _of_phase(part: PhaseModel, shape: Shape, peak: Peak | None, batch: int) -> Iterator[Efficiency]:
     largest = {name: np.array([part.valid.get(name, (0.0, 1.0))[1]]) for name in ("history", "prompt", "output")}
     counts = part.design(pd.DataFrame(largest))[0]
     slow = np.array([coefficient.high for coefficient in part.coefficients])
-    for work in _works(part, shape, peak, *largest.values()):
+    for work in _works(part, shape, peak, batch, *largest.values()):
         own = np.array([term.kind in work.kinds for term in part.form.terms])
         if (seconds := counts[own] @ part.beta[own]) > 0:
             rate, slowest = work.amount / seconds, work.amount / (counts[own] @ slow[own])
@@ -69,8 +70,10 @@ def _of_phase(part: PhaseModel, shape: Shape, peak: Peak | None) -> Iterator[Eff
             yield Efficiency(part.phase, named, work.what, float(rate), work.unit, share, impossible)
 
 
-def _works(part: PhaseModel, shape: Shape, peak: Peak | None, h: Floats, p: Floats, o: Floats) -> Iterator[_Work]:
-    """What each kind of term stands for, of an inference of `h`, `p` and `o` tokens [1]."""
+def _works(
+    part: PhaseModel, shape: Shape, peak: Peak | None, batch: int, h: Floats, p: Floats, o: Floats
+) -> Iterator[_Work]:
+    """What each kind of term stands for, of an inference of `batch` sequences of `h`, `p` and `o` tokens [1]."""
     compute, bandwidth = (peak.compute, peak.bandwidth) if peak else (None, None)
     # What comes before the first step is in the start.
     before = min((term.at[0] for term in part.form.terms if term.kind == "step"), default=0.0)
@@ -78,7 +81,7 @@ def _works(part: PhaseModel, shape: Shape, peak: Peak | None, h: Floats, p: Floa
     reads = [term.count(Work(h, p, o)) for term in part.form.terms if term.kind == "cache"]
     weights = shape.weight_bytes * passes(o)
     cache = shape.kv_bytes_per_token * sum(reads, decode_pairs(h, p, o))
-    yield _Work("matrix arithmetic", TOKENS, float(matrices[0]), "FLOP/s", compute)
-    yield _Work("attention arithmetic", {"pair", "tiled_pair"}, float(attention[0]), "FLOP/s", compute)
+    yield _Work("matrix arithmetic", TOKENS, batch * float(matrices[0]), "FLOP/s", compute)
+    yield _Work("attention arithmetic", {"pair", "tiled_pair"}, batch * float(attention[0]), "FLOP/s", compute)
     yield _Work("reading the weights", {"pass"}, float(weights[0]), "B/s", bandwidth)
-    yield _Work("reading the cache", CONTEXTS, float(cache[0]), "B/s", bandwidth)
+    yield _Work("reading the cache", CONTEXTS, batch * float(cache[0]), "B/s", bandwidth)

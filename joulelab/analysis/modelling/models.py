@@ -186,7 +186,7 @@ def _resolved(case: Case, phase: str) -> bool:
     if phase not in case.phases or case.lost_share(phase) > UNRESOLVED:
         return False
     points = case.points(phase)
-    return bool(supported(candidates(case.target, phase, points)[:1], points))
+    return not points.empty and bool(supported(candidates(case.target, phase, points)[:1], points))
 
 
 def fit_model(case: Case, phases: Phases, loss: Loss = "wls") -> Model:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from joulelab.analysis.dataset import SUBJECT, Phases
+from joulelab.analysis.dataset import SUBJECT, Phases, name_of
 from joulelab.analysis.modelling.cases import Case, cases
 from joulelab.analysis.modelling.choice import SPARE
 from joulelab.analysis.modelling.intervals import LEVEL
@@ -146,8 +146,8 @@ def _physical(sweeps: Sequence[Sweep]) -> Physical:
 def _subjects(sweeps: Sequence[Sweep]) -> dict[str, None]:
     """The subjects, each by what tells it from the others."""
     subjects = [sweep.case.subject for sweep in sweeps]
-    told = [name for name in SUBJECT if name == "device" or len({subject[name] for subject in subjects}) > 1]
-    return dict.fromkeys("/".join(str(subject[name]) for name in told) for subject in subjects)
+    told = [name for name in SUBJECT if len({subject[name] for subject in subjects}) > 1]
+    return dict.fromkeys(name_of(subject, told) for subject in subjects)
 
 
 def _points(sweep: Sweep, idle: bool) -> Points:
@@ -155,9 +155,10 @@ def _points(sweep: Sweep, idle: bool) -> Points:
     if shape is None:
         raise DataInvalid(f"nothing tells the shape of the language model of {sweep.case.label}: a map may name it")
     h, p, o = (points[name].to_numpy(np.float64) for name in ("history", "prompt", "output"))
+    batch = sweep.case.subject["batch"] or 1
     return Points(
-        flops=shape.flops(sweep.phase, h, p, o),
-        bytes=shape.bytes(sweep.phase, h, p, o),
+        flops=shape.flops(sweep.phase, h, p, o, batch),
+        bytes=shape.bytes(sweep.phase, h, p, o, batch),
         seconds=sweep.seconds(sweep.time),
         idle_w=np.full(len(points), (sweep.energy.idle_w or 0.0) * idle),
         idle_u_w=np.full(len(points), (sweep.energy.idle_u_w or 0.0) * idle),

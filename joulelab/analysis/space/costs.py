@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from joulelab.analysis.dataset import SUBJECT
+from joulelab.analysis.dataset import SUBJECT, name_of
 from joulelab.analysis.modelling.models import Model
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
@@ -63,9 +63,11 @@ def device_costs(
     """The costs of the devices that `models` are of, in their order.
 
     Each device's energy is that of the widest scope, or of `channel`, which may be the instrument's name alone. Of
-    several language models `language_model` names one; devices without it are left out. DataInvalid, in one line, where
-    the devices cannot be compared: nothing in common, two sessions of one device, energies missing or of mixed scope.
+    several language models `language_model` names one; devices without it are left out, and models of several sequences
+    at once. DataInvalid, in one line, where the devices cannot be compared: nothing in common, two sessions of one
+    device, energies missing or of mixed scope.
     """
+    models = [model for model in models if model.subject["batch"] in {None, 1}]
     common = _common(models, language_model)
     chosen = [model for model in models if _what(model) == common]
     found = [_costs(name, own, channel, energy) for name, own in _by_device(chosen).items()]
@@ -107,7 +109,7 @@ def _what(model: Model) -> tuple[Any, Any]:
 def _common(models: Sequence[Model], language_model: str | None) -> tuple[Any, Any]:
     """The (model, quant) that all devices have in common, or that of a name."""
     if not models:
-        raise DataInvalid("there are no models: 'joulelab fit' says why")
+        raise DataInvalid("there are no models of single sequences: 'joulelab fit' says why")
     if language_model:
         named = {what: None for what in map(_what, models) if language_model in {what[0], _named(what)}}
         return _single(named, f"no device has a model of {language_model}; there are {_listed(map(_what, models))}")
@@ -141,8 +143,8 @@ def _by_device(models: Sequence[Model]) -> dict[str, list[Model]]:
     found: dict[str, list[Model]] = {}
     for model in models:
         kin = [other.subject for other in models if other.subject["device"] == model.subject["device"]]
-        telling = [str(model.subject[n]) for n in also if len({subject[n] for subject in kin}) > 1]
-        found.setdefault("/".join([model.subject["device"], *telling]), []).append(model)
+        telling = [n for n in also if len({subject[n] for subject in kin}) > 1]
+        found.setdefault(name_of(model.subject, telling), []).append(model)
     return found
 
 
