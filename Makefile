@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 SYNC := --extra host --extra android
 
-.PHONY: help run test lint bench long peers clean
+.PHONY: help run test lint bench long torch peers clean
 .SILENT:
 
 help:
@@ -11,6 +11,7 @@ help:
 	echo "make lint    ruff, mypy, import-linter"
 	echo "make bench   the figures, each beside its alternative (ONLY=topic, JSON=1)"
 	echo "make long    the slow tests and benchmarks"
+	echo "make torch   PyTorch for the CPU and transformers, for the engine of that name; its tests skip without"
 	echo "make peers   as root: the real programs that some tests talk to, and skip without"
 	echo "make clean   remove what these made; runs/ stays"
 
@@ -44,6 +45,14 @@ bench: .venv/.bench
 long: .venv/.bench
 	$(PYTHON) -m pytest -m long $(ARGS)
 	$(PYTHON) -m benchmarks --long $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
+
+# PyTorch's own index has the build for CPUs; the one on PyPI brings gigabytes of CUDA.
+torch: .venv/.torch
+.venv/.torch: .venv/.synced
+	$(PYTHON) -m ensurepip >/dev/null
+	$(PYTHON) -m pip install --quiet --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
+		torch==2.13.0 'transformers>=5.17'
+	touch $@
 
 peers:
 	tools/peers

@@ -19,11 +19,12 @@ import pytest
 from pydantic import ValidationError
 
 from joulelab.devices import openmp
+from joulelab.devices.architectures import ARCHITECTURES
 from joulelab.devices.base import Inference, Request
 from joulelab.devices.completion import Stream, draw, phases
 from joulelab.devices.llama_child import LlamaChild
 from joulelab.devices.llama_server import LlamaServer
-from joulelab.devices.random_model import ARCHITECTURES, describe_gguf, model_cache, random_gguf
+from joulelab.devices.random_model import describe_gguf, model_cache, random_gguf
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.timebase import BenchNs, MonotonicClock
 from joulelab.transports.tape import Cassette, Line

@@ -6,7 +6,6 @@ import ctypes
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault
+from joulelab.devices import cuda_card
+from joulelab.devices.cuda_card import check_free
+from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.instruments.nvml import MIG, Driver
 from joulelab.instruments.nvml_sources import parse
 from joulelab.quantities import Kind, Scope
@@ -27,6 +28,7 @@ from joulelab.transports.base import Reply
 from joulelab.transports.call import CallTransport
 from joulelab.transports.connection import connect
 from joulelab.transports.tape import Cassette, Line
+from tests.peers.nvml import build
 
 H200 = "186.0 185.0 185.2 83.0 energy usage temperature clocks events throttle"
 LOGS = Path(__file__).parents[1].parent / "shared" / "data" / "gpu-power-benchmark"
@@ -35,12 +37,7 @@ LOGS = Path(__file__).parents[1].parent / "shared" / "data" / "gpu-power-benchma
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """A compiled NVML that answers as the environment says."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler for the NVML library of this test (Debian: apt install gcc libc6-dev)")
-    source, built = Path(__file__).with_name("nvml_shim.c"), tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
-    return ctypes.CDLL(str(built))
+    return ctypes.CDLL(str(build(tmp_path_factory.mktemp("nvml"))))
 
 
 class Shim:
@@ -424,6 +421,55 @@ class TestBeforeARun:
         (check,) = Driver.doctor(connect("local", MonotonicClock()))
         assert not check.ok
         assert "use driver: tegrastats" in check.message
+
+
+class TestCudaCard:
+    def test_a_free_card_is_measured(self, shim: Shim) -> None:
+        shim.set(supports=f"{H200} utilization", values="utilization=1")
+        check_free("box", 0)
+
+    @pytest.mark.parametrize(
+        ("environment", "index", "message"),
+        [
+            ({"processes": "2"}, 0, "box: GPU 0 is used by process 4242, 4243: end that, or take another card"),
+            ({"values": "utilization=40"}, 1, "box: GPU 1 is busy 40 % of the time with something else: wait, or"),
+        ],
+    )
+    def test_one_that_others_use_is_not(
+        self, shim: Shim, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], index: int, message: str
+    ) -> None:
+        monkeypatch.setattr(cuda_card, "LOOK_NS", 0)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        shim.set(gpus="2", supports=f"{H200} utilization", **environment)
+        with pytest.raises(UserError, match=message):
+            check_free("box", index)
+
+    @pytest.mark.parametrize(
+        ("visible", "index", "number"), [("2,1", 0, 2), ("2,1", 1, 1), ("GPU-1,GPU-0", 0, 1), ("0", 0, 0)]
+    )
+    def test_cards_are_numbered_as_cuda_sees_them(
+        self, shim: Shim, monkeypatch: pytest.MonkeyPatch, visible: str, index: int, number: int
+    ) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        shim.set(gpus="3", processes="1")
+        with pytest.raises(UserError, match=f"box: GPU {number} is used by process 4242"):
+            check_free("box", index)
+
+    @pytest.mark.parametrize("visible", ["", "MIG-7", "GPU-0"])
+    def test_of_a_card_that_nvml_does_not_know_nothing_is_said(
+        self, shim: Shim, monkeypatch: pytest.MonkeyPatch, visible: str
+    ) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        shim.set(processes="1")
+        check_free("box", 1)
+
+    def test_without_nvml_cuda_says_what_is_wrong(self, shim: Shim) -> None:
+        shim.set(fail="nvmlInitWithFlags=9")
+        check_free("box", 0)
+
+    def test_under_mig_there_is_no_utilization(self, shim: Shim) -> None:
+        shim.set(supports=H200)
+        check_free("box", 0)
 
 
 class TestCallTransport:

@@ -21,7 +21,8 @@ from joulelab.analysis.modelling.physical import Physical, physical
 from joulelab.analysis.phases import reduce
 from joulelab.analysis.shapes import Peak, Shape, label, shape
 from joulelab.bench import Plan, record
-from joulelab.devices.random_model import ARCHITECTURES, describe_gguf, random_gguf
+from joulelab.devices.architectures import ARCHITECTURES
+from joulelab.devices.random_model import describe_gguf, random_gguf
 from joulelab.errors import DataInvalid
 from joulelab.lab import LabError, load_lab
 from joulelab.lab.schema import schema

@@ -6,26 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from joulelab.devices.random_model import architecture
-from joulelab.errors import UserError
+from joulelab.devices.architectures import RandomModel
 from joulelab.options import LabPath
-
-
-class RandomModel(BaseModel):
-    """A model of random weights, by the name of its architecture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    random: str
-
-    @field_validator("random")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        try:
-            architecture(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        return name
 
 
 class LlamaOptions(BaseModel):

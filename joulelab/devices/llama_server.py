@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from joulelab.devices.architectures import RandomModel
 from joulelab.devices.base import Inference, Request
 from joulelab.devices.completion import complete, draw, phases, stream
 from joulelab.devices.llama_child import LlamaChild, Spec
-from joulelab.devices.llama_options import LlamaOptions, RandomModel
+from joulelab.devices.llama_options import LlamaOptions
 from joulelab.devices.random_model import describe_gguf, model_cache, need_llama_cpp, random_gguf
 from joulelab.errors import InstrumentFault, UserError
 from joulelab.timebase import SECOND, Clock

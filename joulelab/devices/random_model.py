@@ -4,68 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from joulelab.devices.architectures import Architecture, architecture
 from joulelab.errors import HardwareMissing, UserError
-from joulelab.registry import nearest
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
 
-RECIPE = 1
+RECIPE = 2
 """Counts the changes to what `random_gguf` writes; it is in the file's name, so that no older file is taken for it."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The dimensions of a Llama; all of them multiples of 32, which is the block of q8_0."""
-
-    d_model: int
-    layers: int
-    heads: int
-    kv_heads: int
-    feed_forward: int
-    vocabulary: int
-    context: int
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model."""
-        d, d_kv = self.d_model, self.d_model // self.heads * self.kv_heads
-        yield "token_embd", (self.vocabulary, d)
-        yield "output", (self.vocabulary, d)
-        yield "output_norm", (d,)
-        layer = {
-            "attn_norm": (d,),
-            "attn_q": (d, d),
-            "attn_k": (d_kv, d),
-            "attn_v": (d_kv, d),
-            "attn_output": (d, d),
-            "ffn_norm": (d,),
-            "ffn_gate": (self.feed_forward, d),
-            "ffn_up": (self.feed_forward, d),
-            "ffn_down": (d, self.feed_forward),
-        }
-        for i in range(self.layers):
-            yield from ((f"blk.{i}.{name}", shape) for name, shape in layer.items())
-
-
-ARCHITECTURES = {
-    "llama-100m": Architecture(768, 14, 12, 4, 2048, 8192, 8192),
-    "llama-15m": Architecture(384, 8, 6, 2, 1024, 4096, 4096),
-}
-
-
-def architecture(name: str) -> Architecture:
-    """The architecture called `name`; UserError with the nearest one where there is none."""
-    if name not in ARCHITECTURES:
-        raise UserError(f"no random model is called {name!r}{nearest(name, ARCHITECTURES)}")
-    return ARCHITECTURES[name]
 
 
 def need_llama_cpp() -> None:
@@ -127,6 +79,7 @@ def _write_metadata(writer: GGUFWriter, a: Architecture) -> None:
     writer.add_head_count_kv(a.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(a.d_model // a.heads)
+    writer.add_rope_freq_base(a.rope_theta)
     writer.add_vocab_size(a.vocabulary)
     # No byte tokens: the server holds back a token that ends inside a UTF-8 character, and with it its arrival time.
     writer.add_tokenizer_model("llama")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -60,9 +61,14 @@ def calls(nvml: Any) -> Callable[..., object]:
         if function == "nvmlDeviceGetFieldValues":
             values = nvml.nvmlDeviceGetFieldValues(handle(int(gpu)), ids(tuple(rest)))
             return [_value(nvml, value) for value in values]
-        return getattr(nvml, function)(handle(int(gpu)), *map(int, rest))
+        answer = getattr(nvml, function)(handle(int(gpu)), *map(int, rest))
+        return _members(answer) if isinstance(answer, ctypes.Structure) else answer
 
     return call
+
+
+def _members(structure: ctypes.Structure) -> dict[str, object]:
+    return {field[0]: getattr(structure, field[0]) for field in structure._fields_}
 
 
 def _value(nvml: Any, field: Any) -> object:
