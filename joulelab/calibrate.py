@@ -22,7 +22,7 @@ Found = tuple[Certificate, list[dict[str, Any]]]
 def check_arguments(what: str, channel: str | None, against: str | None) -> None:
     """UserError where a kind of calibration lacks what it is about."""
     if what in {"sensor", "gain"} and channel is None:
-        raise UserError(f"calibrate {what}: name the channel, such as meter.power")
+        raise UserError(f"calibrate {what}: name the channel, such as meter.power, or its instrument")
     if what == "gain" and against is None:
         raise UserError(f"calibrate gain {channel}: name the meter that it is compared with, with --against")
 
@@ -54,26 +54,42 @@ def _watches(plan: Plan, meter: str) -> bool:
 
 def compute(
     what: str, run: RunDir, channel: str | None, against: str | None = None, store: Store | None = None
-) -> list[Found]:
-    """The certificates that a recording gives; that of closure with its findings, one a row."""
+) -> tuple[list[Found], dict[str, str]]:
+    """The certificates that a recording gives, that of closure with its findings, one a row; and why a channel of
+    those that were asked for has none.
+    """
     if what == "clock":
-        return _clocks(run)
+        return _clocks(run), {}
     if what == "closure":
         from joulelab.calibration.closure import closure
 
-        return [closure(run, store)]
-    name, other = (resolve(run, asked) if asked else None for asked in (channel, against))
-    assert name is not None
+        return [closure(run, store)], {}
+    assert channel is not None
     if what == "sensor":
-        from joulelab.calibration.sensor import identify
-        from joulelab.calibration.threads import one_thread
-
-        with one_thread():
-            return [(identify(run, name, other), [])]
+        return _sensors(run, channel, against)
     from joulelab.calibration.gain import gain
 
-    assert other is not None
-    return [(gain(run, name, other, store), [])]
+    assert against is not None
+    return [(gain(run, resolve(run, channel), resolve(run, against), store), [])], {}
+
+
+def _sensors(run: RunDir, name: str, against: str | None) -> tuple[list[Found], dict[str, str]]:
+    """Identify each power channel of that name; DataInvalid where none of them can be told."""
+    from joulelab.calibration.sensor import identify
+    from joulelab.calibration.threads import one_thread
+
+    other = resolve(run, against) if against else None
+    found: list[Found] = []
+    untold: dict[str, str] = {}
+    with one_thread():
+        for channel in named(run, name):
+            try:
+                found.append((identify(run, channel, other), []))
+            except DataInvalid as why:
+                untold[channel] = str(why)
+    if not found:
+        raise DataInvalid("; ".join(untold.values()))
+    return found, untold
 
 
 def _clocks(run: RunDir) -> list[Found]:
@@ -98,14 +114,62 @@ def _clocks(run: RunDir) -> list[Found]:
     ]
 
 
+def named(run: RunDir, name: str) -> list[str]:
+    """The power channels of that full name, or of the instrument of that name; UserError where there is none."""
+    known = [found for found, channel in run.channels.items() if channel.gives_energy]
+    if not (matches := [found for found in known if name in {found, found.partition(".")[0]}]):
+        raise UserError(f"{name!r} names 0 power channels of {run.path.name}; there are: {', '.join(known) or 'none'}")
+    return matches
+
+
 def resolve(run: RunDir, name: str) -> str:
     """A power channel by its full name, or by its instrument's where that has one."""
-    known = [found for found, channel in run.channels.items() if channel.gives_energy]
-    matches = [found for found in known if name in {found, found.partition(".")[0]}]
+    matches = named(run, name)
     if len(matches) != 1:
-        there = ", ".join(known) or "none"
-        raise UserError(f"{name!r} names {len(matches)} power channels of {run.path.name}; there are: {there}")
+        raise UserError(f"{name!r} names {len(matches)} power channels of {run.path.name}: {', '.join(matches)}")
     return matches[0]
+
+
+def sensor_table(made: Sequence[Certificate]) -> list[dict[str, str]]:
+    """A row for each channel's sensor, as people read it."""
+    from joulelab.report.numbers import expanded, quantity
+
+    return [
+        {
+            "channel": each.channel.partition(".")[2],
+            "new every": quantity(each.result.get("period_s"), "s"),
+            "in steps of": quantity(each.result.get("resolution"), each.conditions["unit"]),
+            "mean over": _averaging(each),
+            "delay": expanded(each.result["delay_s"], each.result["delay_u_s"], "s"),
+            "idle": f"{quantity(each.result.get('idle_w'), 'W')} ± {quantity(each.result.get('idle_sd_w'), 'W')}",
+        }
+        for each in made
+    ]
+
+
+def _averaging(made: Certificate) -> str:
+    """Over what a reading is the mean of power: its window, or the time constant of its low-pass."""
+    from joulelab.report.numbers import expanded
+
+    if made.conditions["unit"] == "J":
+        return "what is new"
+    times = {"": "window", " (low-pass)": "lowpass"}
+    parts = [
+        expanded(made.result[f"{time}_s"], made.result[f"{time}_u_s"], "s") + label
+        for label, time in times.items()
+        if made.result[f"{time}_s"]
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def reading_cost(made: Certificate) -> str:
+    """How long the instrument takes to be read; empty where it is not asked."""
+    from joulelab.report.numbers import quantity
+
+    if "call_p50_s" not in made.result:
+        return ""
+    half, most = (quantity(made.result[name], "s") for name in ("call_p50_s", "call_p99_s"))
+    return f"{made.channel.partition('.')[0]} takes {half} to be read, {most} at the 99th percentile"
 
 
 def described(made: Certificate, path: Path, findings: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -164,6 +164,12 @@ def test_the_resolution_is_the_greatest_common_step(step: float) -> None:
     assert resolution(values) == 0.0
 
 
+def test_the_step_of_a_counter_is_small_against_what_it_gains() -> None:
+    gains = np.random.default_rng(3).integers(7_000, 40_000, 2000)
+    joules = np.asarray((5_000_000_000 + np.cumsum(gains)) * 1e-3, np.float64)
+    assert resolution(joules) == pytest.approx(1e-3)
+
+
 def test_a_simulated_low_pass_is_exact_on_a_piecewise_linear_trace() -> None:
     rng, found = np.random.default_rng(0), Trace(0, 10.0)
     for edge in np.cumsum(rng.integers(MS, 300 * MS, 60)).tolist():

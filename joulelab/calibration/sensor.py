@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from joulelab.calibration.activity import Timeline, seconds, timeline
-from joulelab.calibration.averaging import INSTANTANEOUS, SURE, Averaging, averaging
+from joulelab.calibration.averaging import INSTANTANEOUS, SURE, Averaging, averaging, averaging_of_counter
 from joulelab.calibration.certificate import Certificate, certificate
 from joulelab.calibration.integrals import NS, Ints
 from joulelab.calibration.kernel import Timing
@@ -69,9 +69,14 @@ def identify(run: RunDir, channel: str, against: str | None = None, of: RunDir |
     DataInvalid, with what to change, where the readings do not follow the load or cannot tell how they average.
     """
     read = taken(run, channel)
+    if len(read.watts) and np.ptp(read.watts) == 0:
+        raise DataInvalid(f"{channel} always reads {read.watts[0]:g} W: it is no sensor of the load")
     source = measured(run, read, against, of or run) if against else assumed(run)
     problem = source.problem(read)
-    found = averaging(problem, source.drifts)
+    counter = read.channel.kind is Kind.COUNTER
+    found = (
+        averaging_of_counter(problem, read.spacing_s, source.drifts) if counter else averaging(problem, source.drifts)
+    )
     widest_s = _not_seen(problem, found) if found.model == INSTANTANEOUS else 0.0
     _judge(channel, found, widest_s, read.spacing_s)
     fit = found.fit
@@ -84,9 +89,11 @@ def identify(run: RunDir, channel: str, against: str | None = None, of: RunDir |
         "swing_w": fit.swing_w,
         "scatter_w": fit.noise_w,
     }
-    result = _times(read, fit, widest_s, source) | _scatter(run, read)
+    result = _times(read, fit, widest_s, source) | _at_rest(run, read, fit.timing.reach_s) | _cost(run, read)
     if read.period:
-        result |= {"period_s": read.period.period_s, "duty": min(result["window_s"] / read.period.period_s, 1.0)}
+        result |= {"period_s": read.period.period_s, "period_u_s": read.period.u_s}
+        if not counter:
+            result["duty"] = min(result["window_s"] / read.period.period_s, 1.0)
     return certificate(run, "sensor", channel, METHOD, result, _covariance(fit), about)
 
 
@@ -156,7 +163,8 @@ def _judge(channel: str, found: Averaging, widest_s: float, spacing_s: float) ->
     if found.rival or widest_s >= spacing_s:
         other = found.rival or f"a window of {widest_s:.2g} s"
         raise DataInvalid(
-            f"{channel} cannot tell {found.model} from {other}: play a ladder with its update period as period"
+            f"{channel} cannot tell {found.model} from {other}: play a ladder with longer levels, and with its update "
+            "period as period"
         )
 
 
@@ -184,13 +192,39 @@ def _covariance(fit: TimingFit) -> dict[str, Any]:
     return {"names": names, "matrix": fit.covariance[np.ix_(which, which)].tolist()}
 
 
-def _scatter(run: RunDir, read: Taken) -> dict[str, float]:
-    """The step in which values come; and the standard deviation of a reading while nothing runs, where that was seen,
-    from neighbours, so that slow change does not count.
+def _at_rest(run: RunDir, read: Taken, reach_s: float) -> dict[str, float]:
+    """The step in which values come, as far as they have one; and what is read while nothing runs, where that was seen
+    for long enough: the mean power, the standard deviation of its means over the rests, and that of a reading.
+
+    The latter is from neighbours, so that slow change does not count.
     """
     values = run.samples(read.name.partition(".")[0])[read.channel.name].to_numpy()
-    found = {"resolution": resolution(values[~np.isnan(values)])}
-    idle = [((r["start"] + r["stop"]) // 2, r["stop"]) for r in run.records("idle")]
-    rests = [read.watts[(read.t_ns >= settled) & (read.t_ns <= stop)] for settled, stop in idle]
-    apart = np.concatenate([np.empty(0), *map(np.diff, rests)])
-    return found | ({"noise_u": float(np.sqrt(np.mean(apart**2) / 2))} if len(apart) else {})
+    step = resolution(values[~np.isnan(values)])
+    rests = [read.watts[(read.t_ns >= start) & (read.t_ns <= stop)] for start, stop in _settled(run, reach_s)]
+    rests = [watts for watts in rests if len(watts) > 1]
+    found = {"resolution": step} if step else {}
+    if not rests:
+        return found
+    apart = np.concatenate([*map(np.diff, rests)])
+    counted = read.spacing_s / np.sqrt(2) if read.channel.kind is Kind.COUNTER else 1.0
+    means = np.array([watts.mean() for watts in rests])
+    found |= {"noise_u": float(np.sqrt(np.mean(apart**2) / 2) * counted), "idle_w": float(means.mean())}
+    return found | ({"idle_sd_w": float(means.std(ddof=1))} if len(means) > 1 else {})
+
+
+def _settled(run: RunDir, reach_s: float) -> Iterator[tuple[int, int]]:
+    """The second halves of the rests, less what still shows the load."""
+    for record in run.records("idle"):
+        start, stop = record["start"], record["stop"]
+        if (from_ns := max((start + stop) // 2, start + round(reach_s / NS))) < stop:
+            yield from_ns, stop
+
+
+def _cost(run: RunDir, read: Taken) -> dict[str, float]:
+    """How long the meter takes to be read, all its channels at once; nothing of a stream."""
+    meter = read.name.partition(".")[0]
+    if next(i.interval_ns for i in run.manifest.instruments if i.name == meter) is None:
+        return {}
+    before, after = (run.samples(meter)[column].to_numpy() for column in ("before_ns", "after_ns"))
+    half, most = np.percentile((after - before) * NS, [50, 99])
+    return {"call_p50_s": float(half), "call_p99_s": float(most)}

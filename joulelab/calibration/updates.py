@@ -11,6 +11,9 @@ from joulelab.calibration.integrals import NS, Floats, Ints
 ENOUGH = 100
 """So many changes tell the period's place among its multiples; all of them tell the rest."""
 LEAST = 12
+DECIMALS = 10
+NEAR, EXACT = 1e-3, 2.0**40
+"""A number this near an integer is one, as far as floating point tells that: up to so large ones."""
 PEAK = 0.8
 """A period explains the changes as well as its best fraction does where it reaches so much of that one's score."""
 
@@ -67,19 +70,12 @@ def _line(t: Floats, period_s: float) -> Period | None:
 
 
 def resolution(values: Floats) -> float:
-    """The greatest step of which all differences of values are multiples; 0 where there is none.
-
-    Euclid's algorithm on the differences, which hold to a twentieth of a step.
-    """
-    apart = np.diff(np.unique(values))
-    apart = apart[apart > 1e-9 * np.abs(values).max(initial=0.0)]
-    if len(apart) < LEAST:
-        return 0.0
-    step, finest = float(apart.min()), 1e-5 * float(apart.sum())
-    while step > finest:
-        counts = np.rint(apart / step)
-        rest = np.abs(apart - counts * step)
-        if rest.max() < step / 20:
-            return float(apart @ counts / (counts @ counts))
-        step = float(rest[rest >= step / 20].min())
+    """The greatest decimal step of which all differences of values are multiples; 0 where there is none."""
+    largest = float(np.abs(values).max(initial=0.0))
+    for decimals in range(DECIMALS):
+        counts = values * 10.0**decimals
+        whole = np.rint(counts)
+        if np.abs(counts - whole).max(initial=0.0) < NEAR and largest * 10.0**decimals < EXACT:
+            apart = np.diff(np.unique(whole)).astype(np.int64)
+            return float(np.gcd.reduce(apart)) / 10**decimals if len(apart) >= LEAST else 0.0
     return 0.0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from joulelab.bench import Plan
+    from joulelab.calibration.certificate import Certificate
     from joulelab.lab import Lab
     from joulelab.recording import RunDir
     from joulelab.until import End
@@ -248,7 +249,9 @@ def _resume(interrupted: RunDir) -> list[RunDir]:
 @app.command()
 def calibrate(  # noqa: PLR0913, PLR0917 an option each
     what: Annotated[Literal["clock", "sensor", "gain", "closure"], typer.Argument(help="What to find out.")],
-    channel: Annotated[str | None, typer.Argument(help="The channel, such as meter.power.")] = None,
+    channel: Annotated[
+        str | None, typer.Argument(help="The channel, such as meter.power; of a sensor the instrument will do.")
+    ] = None,
     against: Annotated[str | None, typer.Option(help="The channel of the meter that it is compared with.")] = None,
     run: Annotated[
         list[str] | None, typer.Option(help="From this recording (may be repeated); otherwise a load is played first.")
@@ -267,14 +270,27 @@ def calibrate(  # noqa: PLR0913, PLR0917 an option each
     folder = runs_folder(runs, lab_file)
     sources = [find(folder, name) for name in run or ()] or [_play(folder, lab_file, channel, device or ())]
     out = out or open_lab(lab_file)[1].certificates
-    found = [each for source in sources for each in compute(what, source, channel, against, Store(out))]
-    written = [(made, made.write(out), rows) for made, rows in found]
-    console.show(
-        written,
-        as_json,
-        lambda written: console.sections({each[1].stem: described(*each) for each in written}),
-        lambda written: [encoded(*each) for each in written],
-    )
+    written: list[tuple[Certificate, Path, list[dict[str, Any]]]] = []
+    untold: dict[str, str] = {}
+    for source in sources:
+        found, why = compute(what, source, channel, against, Store(out))
+        written += [(made, made.write(out), rows) for made, rows in found]
+        untold |= why
+    if as_json:
+        console.show([encoded(*each) for each in written], True, str)
+    elif what == "sensor" and len(written) + len(untold) > 1:
+        _show_sensors([made for made, _, _ in written], out)
+    else:
+        console.show({each[1].stem: described(*each) for each in written}, False, console.sections)
+    for reason in untold.values():
+        print(f"joulelab: no certificate: {reason}", file=sys.stderr)
+
+
+def _show_sensors(made: Sequence[Certificate], folder: Path) -> None:
+    from joulelab.calibrate import reading_cost, sensor_table
+
+    console.show(sensor_table(made), False, console.table)
+    print(f"\n{reading_cost(made[0])}\ncertificates: {folder}")
 
 
 def _play(folder: Path, lab_file: Path | None, channel: str | None, device: Sequence[str]) -> RunDir:

@@ -57,10 +57,13 @@ class Driver(Meter):
     wire: ClassVar[bool] = False  # some 20 kB/s a GPU
 
     class Options(BaseModel):
-        """`gpus`: indexes or UUIDs, as `nvidia-smi -L` lists them; all of them where none is named."""
+        """`gpus`: indexes or UUIDs, as `nvidia-smi -L` lists them; all of them where none is named.
+
+        `interval` divides no likely update period, so that readings fall everywhere in it.
+        """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
-        interval: Seconds = Field(default=0.02, gt=0)
+        interval: Seconds = Field(default=0.017, gt=0)
         gpus: tuple[int | str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
