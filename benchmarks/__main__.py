@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.backbone import figures as backbone
+from benchmarks.gpu import figures as gpu
 from benchmarks.instruments import figures as instruments
 from benchmarks.models import figures as models
 from benchmarks.row import Benchmark, Row
@@ -33,6 +34,7 @@ TOPICS = {
     "instruments": Topic(instruments.SHORT, ()),
     "trust": Topic(trust.SHORT, trust.LONG),
     "models": Topic(models.SHORT, models.LONG),
+    "gpu": Topic(gpu.SHORT, ()),
 }
 
 

@@ -21,8 +21,8 @@ def check_free(name: str, index: int) -> None:
     """UserError where another process computes on a card, or something keeps it busy; `name` is the device's.
 
     `index` is CUDA's, among the cards of CUDA_VISIBLE_DEVICES; its order of unlike cards is NVML's where
-    CUDA_DEVICE_ORDER is PCI_BUS_ID. Silent where NVML is not there or does not tell: CUDA
-    says what is wrong. In a container NVML may not see the processes of others, but it sees that the card is busy.
+    CUDA_DEVICE_ORDER is PCI_BUS_ID. Silent where NVML is not there or does not tell: CUDA says what is wrong. In a
+    container NVML may not see the processes of others, but it sees that the card is busy.
     """
     try:
         card = nvml.connect(name, clock := MonotonicClock())

@@ -93,6 +93,7 @@ def _decode(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
     contexts = (points["history"] + points["prompt"] + points["output"] / 2).to_numpy()
     if target == "time":
         yield PASS, CONTEXT
+        yield ONSET, PASS, CONTEXT
         for knot in _knots(contexts):
             yield PASS, Term("within", (knot,)), Term("beyond", (knot,))
         yield from ((PASS, *counts) for counts in _piecewise("contexts", contexts))

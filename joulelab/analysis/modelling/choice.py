@@ -24,8 +24,9 @@ LEAST_LENGTHS = 4
 """Prompt lengths that it takes to hold out whole ones."""
 EXACT = 1e-7
 """Below this no relative error counts."""
-RIDGE = 1e-14
-"""Keeps a fold solvable that has lost what tells two terms apart; columns have length 1."""
+RIDGE = 1e-10
+"""Keeps a fold solvable that has lost what tells two terms apart, and well above what a processor's rounding decides;
+columns have length 1."""
 
 Bools = NDArray[np.bool_]
 

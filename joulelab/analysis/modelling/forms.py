@@ -40,8 +40,9 @@ class Form:
 
     @property
     def fitted(self) -> int:
-        """How many numbers a fit of this form seeks, parameters of the terms included."""
-        return len(self.terms) + len({x for term in self.terms for x in term.at} - {0.0, 1.0, math.inf})
+        """How many numbers a fit of this form seeks: parameters, too, but one that terms share only once."""
+        sought = {(x, term.at[:k].count(x)) for term in self.terms for k, x in enumerate(term.at)}
+        return len(self.terms) + sum(x not in {0.0, 1.0, math.inf} for x, _ in sought)
 
     @property
     def signed(self) -> list[bool]:

@@ -27,6 +27,8 @@ LIMITS = {"time": 2.7, "energy": 5.2}
 MIN_CONFIGURATIONS = 32
 MIN_REPEATS = 5
 MAX_DROPPED = 0.05
+TIES = 9
+"""Decimals of an error in percent beyond which processors may differ."""
 RESAMPLES = 2000
 SIMULATED = "simulated: never counts towards the targets"
 NO_METER = "no meter: the energy is estimated, it only repeats the time"
@@ -205,8 +207,10 @@ def _floors(points: pd.DataFrame) -> Floats:
 def confidence_interval(errors: Floats, seed: int) -> tuple[float, float]:
     """The 95 % interval of the mean error over resampled configurations, bias-corrected and accelerated (BCa).
 
-    Efron, Better bootstrap confidence intervals, JASA 82 (1987): errors are skewed, plain percentiles come out low.
+    Efron, Better bootstrap confidence intervals, JASA 82 (1987): errors are skewed, plain percentiles come out low. It
+    counts ties, which must be the same on every processor: what its rounding decides is rounded off.
     """
+    errors = errors.round(TIES)
     if np.ptp(errors) < np.finfo(np.float32).eps * errors.max():
         return float(errors.min()), float(errors.max())
     found = stats.bootstrap((errors,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(seed))
