@@ -164,6 +164,7 @@ def confine(spec: Spec) -> None:
     """Keep to our cores and, on the CPU, to the memory that is free: the kernel would kill what takes more."""
     os.sched_setaffinity(0, spec.cores)
     os.environ |= {"OMP_NUM_THREADS": str(spec.threads), "HF_HUB_OFFLINE": "1"}
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's, by which the card was checked
     if spec.device == "cpu":
         told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(told["MemAvailable"].split()[0]) * 1024
