@@ -327,7 +327,7 @@ def doubtful(part: PhaseModel) -> PhaseModel:
         "Data of 2020-01-01 to 2020-01-02,",
         "decode: held at 0, as the data would have it negative: t_pair.",
         "prefill: fitted for Huber's loss.",
-        "reading the weights t_pass 50.1 TB/s 5013514 %  ✗ impossible",
+        "reading the weights t_pass 50.2 TB/s 5019388 %  ✗ impossible",
     ],
 )
 def test_page_remarks(remarkable: Page, text: str) -> None:
