@@ -29,7 +29,8 @@ run: .venv/.synced
 
 test: .venv/.synced
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile -m "not long and not alone" $(ARGS) || [ $$? = 5 ]
+	$(PYTHON) -m coverage run -m pytest -m alone $(ARGS) || [ $$? = 5 ] # 5: none of that name
 	$(PYTHON) -m coverage combine --quiet
 	echo "coverage: $$($(PYTHON) -m coverage report --format=total) %"
 

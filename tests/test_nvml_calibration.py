@@ -20,7 +20,10 @@ from joulelab.recording import RunDir, find_runs
 from joulelab.report.health import events
 from tests.peers.nvml import build
 
-pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="llama.cpp is not installed")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(find_spec("xllamacpp") is None, reason="llama.cpp is not installed"),
+]
 
 IDLE_W, SWING_W = 70.0, 200.0
 LAB = """
@@ -117,7 +120,7 @@ def test_a_channel_is_found_to_be_what_it_is(certificates: dict[str, dict[str, A
     assert found["window_u_s"] < 0.01
     # Power follows the request by what llama.cpp takes to begin: that is lag here.
     age_s = found["delay_s"] + found["window_s"] / 2 + found["lowpass_s"]
-    assert age_s == pytest.approx((told.delay + told.window / 2) / 1e3, abs=4 * found["delay_u_s"] + 2e-3)
+    assert age_s == pytest.approx((told.delay + told.window / 2) / 1e3, abs=4 * found["delay_u_s"] + 4e-3)
     assert found["delay_u_s"] < 0.01
     assert found["idle_w"] == pytest.approx(IDLE_W, abs=2)
     assert 0 <= found["idle_sd_w"] < 2
