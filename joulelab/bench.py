@@ -21,7 +21,7 @@ from joulelab.instruments.sampling import InlineSampler, ProcessSampler, Sampler
 from joulelab.instruments.simulated import meters
 from joulelab.lab import Lab
 from joulelab.protocols.runner import Runner
-from joulelab.protocols.steps import Infer, Step, configuration
+from joulelab.protocols.steps import Infer, Move, Step, configuration
 from joulelab.quantities import Scope
 from joulelab.recording import Manifest, RunDir
 from joulelab.recording.journal import Journal
@@ -30,7 +30,7 @@ from joulelab.recording.recorder import Wire, create_run, seal_run
 from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
-ENDED = {"idle", "inference", "load", "range", "signature", "skipped"}
+ENDED = {"idle", "inference", "load", "move", "range", "signature", "skipped"}
 """The records of the journal that a step leaves when it has ended."""
 Stop = Callable[[], bool]
 Progress = Callable[[int], None]
@@ -84,16 +84,15 @@ class Plan:
         driver = load_driver(PROTOCOLS, self.protocol)
         steps = list(driver(driver.Options.model_validate(self.arguments)).steps())
         largest = max((step.batch for step in steps if isinstance(step, Infer)), default=1)
-        if largest > 1 and not self._batches:
+        name = self.stanza["driver"]
+        engine = load_driver(self.stanza["group"], name)
+        if largest > 1 and not getattr(engine, "batches", False):
             raise UserError(
-                f"{self.device}: {self.stanza['driver']} runs one sequence at a time, {self.protocol} asks for a batch "
-                f"of {largest}"
+                f"{self.device}: {name} runs one sequence at a time, {self.protocol} asks for a batch of {largest}"
             )
+        if beyond := {step.phase for step in steps if isinstance(step, Move)} - {*getattr(engine, "moves", ())}:
+            raise UserError(f"{self.device}: {name} cannot time a {min(beyond)}, which {self.protocol} asks for")
         return steps
-
-    @property
-    def _batches(self) -> bool:
-        return bool(getattr(load_driver(self.stanza["group"], self.stanza["driver"]), "batches", False))
 
 
 def _default(protocol: str) -> BaseModel:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.bench import Plan
-from joulelab.protocols.steps import Configuration, Idle, Infer, Load, Signature, Step, configuration
+from joulelab.protocols.steps import Configuration, Idle, Infer, Load, Move, Signature, Step, configuration
 from joulelab.recording import RunDir, find_runs
 from joulelab.timebase import SECOND
 
@@ -43,17 +43,30 @@ def outlook(plan: Plan, folder: Path) -> dict[str, Any]:
         return row | {"expected_s": round(waiting, 1), "judged_by": "its steps"}
     if last := _last_run(plan.device, folder):
         times = _times(last)
-        row["expected_s"] = round(waiting + float(_predict(times, cells).sum()), 1)
+        longest = _longest_moves(last)
+        moves = [step.phase for step in steps if isinstance(step, Move)]
+        known = sum(longest.get(phase, 0.0) for phase in moves)
+        row["expected_s"] = round(waiting + float(_predict(times, cells).sum()) + known, 1)
         row["precision_percent"] = _precision_percent(times, plan.arguments["repeats"])
-        row["judged_by"] = last.path.name
+        unknown = "".join(f", which has no {phase}" for phase in dict.fromkeys(moves) if phase not in longest)
+        row["judged_by"] = last.path.name + unknown
     return row
+
+
+def _longest_moves(run: RunDir) -> dict[str, float]:
+    """How long the longest load and transfer of a run took [s]."""
+    longest: dict[str, float] = {}
+    for phase in (phase for record in run.records("move") for phase in record["phases"]):
+        seconds = (phase["stop"] - phase["start"]) / SECOND
+        longest[phase["name"]] = max(seconds, longest.get(phase["name"], 0.0))
+    return longest
 
 
 def _seconds(step: Step) -> float:
     """What a step takes by itself, besides single inferences."""
     if isinstance(step, Signature):
         return sum(step.pattern)
-    if isinstance(step, Infer):
+    if isinstance(step, Infer | Move):
         return step.gap_s
     return step.seconds if isinstance(step, Idle | Load) else 0.0
 

@@ -20,7 +20,6 @@ from benchmarks.models.truth import played
 from joulelab.analysis.dataset import read_dataset
 from joulelab.analysis.modelling.models import fit
 from joulelab.analysis.placement.exact import with_copies
-from joulelab.analysis.placement.link import Link, parse_link
 from joulelab.analysis.placement.mapper import Mapper
 from joulelab.analysis.placement.online import RULES, Expected, RuleName, Switching, all_foreseen, online
 from joulelab.analysis.placement.plans import exact, fixed, outcome
@@ -28,6 +27,7 @@ from joulelab.analysis.placement.study import PLAN, study
 from joulelab.analysis.placement.tables import RE_PREFILL, TRANSFER, Setting, Table, View, tables
 from joulelab.analysis.placement.turns import Turn, histories, read_sessions
 from joulelab.analysis.space.costs import device_costs
+from joulelab.analysis.space.link import Link, parse_link
 from joulelab.calibration.integrals import Floats
 from joulelab.cli import main
 from joulelab.errors import DataInvalid, UserError
@@ -38,7 +38,9 @@ from tests.synthetic import synthetic
 
 @dataclass(frozen=True)
 class Straight:
-    """A device whose costs are straight lines: seconds a request, a prefilled token and a decode pass; watts."""
+    """A device whose costs are straight lines: seconds a request, a prefilled token, a decode pass and a token that it
+    moves; watts.
+    """
 
     device: str
     start: float
@@ -47,12 +49,19 @@ class Straight:
     watts: float = 10.0
     idle_w: float | None = 2.0
     kv_bytes_per_token: float | None = 1000.0
+    own: float = 0.0
 
     def seconds(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike) -> Floats:
         return np.asarray(self.start + self.token * np.asarray(prompt) + self.each * (np.asarray(output) - 1.0))
 
     def joules(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike) -> Floats:
         return self.watts * self.seconds(history, prompt, output)
+
+    def moving_seconds(self, tokens: ArrayLike) -> Floats:
+        return self.own * np.asarray(tokens)
+
+    def moving_joules(self, tokens: ArrayLike) -> Floats:
+        return self.watts * self.moving_seconds(tokens)
 
 
 READER = Straight("reader", 0.1, 0.001, 0.1, watts=30.0)
@@ -67,7 +76,8 @@ IDLE: tuple[Literal["sleep"], Literal["awake"]] = ("sleep", "awake")
 lengths = st.integers(1, 300)
 some_turns = st.lists(st.builds(Turn, lengths, lengths), min_size=1, max_size=5)
 rates = st.floats(1e-4, 1e-1)
-some_devices = st.lists(st.builds(Straight, st.just("any"), rates, rates, rates, rates), min_size=1, max_size=3)
+some_device = st.builds(Straight, st.just("any"), rates, rates, rates, rates, own=st.just(0.0) | rates)
+some_devices = st.lists(some_device, min_size=1, max_size=3)
 objectives = st.sampled_from(["latency", "energy", "edp", "energy-capped"])
 some_settings = st.builds(
     Setting,
@@ -140,6 +150,22 @@ def test_a_transfer_moves_what_is_missing() -> None:
     assert found.seconds[1] == pytest.approx(WRITER.seconds(109, 20, 40) + wait)
     assert found.joules is not None
     assert found.joules[1] == pytest.approx(WRITER.joules(109, 20, 40) + 2.0 * wait + 109e3 * 1e-6)
+
+
+@pytest.mark.parametrize(("idle", "others_w"), [("sleep", 0.0), ("awake", 2.0)])
+def test_what_a_device_itself_takes_to_move_a_cache_comes_on_top(
+    idle: Literal["sleep", "awake"], others_w: float
+) -> None:
+    setting = Setting("energy", link=LINK, idle=idle)
+    slow = replace(WRITER, own=0.003)
+    plain, own = (tables([READER, each], [View(TURNS)], setting)[0] for each in (WRITER, slow))
+    cell = (1, 0, 1, TRANSFER)
+    took = 0.003 * 109
+    assert own.seconds[cell] == pytest.approx(plain.seconds[cell] + took)
+    assert own.joules is not None
+    assert plain.joules is not None
+    assert own.joules[cell] == pytest.approx(plain.joules[cell] + (slow.watts + others_w) * took)
+    assert np.array_equal(own.seconds[..., RE_PREFILL], plain.seconds[..., RE_PREFILL])
 
 
 def test_devices_that_stay_awake_draw_their_idle_power() -> None:

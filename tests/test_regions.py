@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.analysis.modelling.forms import Form
 from joulelab.analysis.modelling.models import Model
-from joulelab.analysis.modelling.phase_model import Coefficient, PhaseModel
 from joulelab.analysis.modelling.terms import Term
 from joulelab.analysis.space.aims import Aim, aims_of
 from joulelab.analysis.space.bottlenecks import KINDS, bottlenecks, kinds, over_session
@@ -29,55 +27,9 @@ from joulelab.cli import main
 from joulelab.errors import DataInvalid, UserError
 from joulelab.report.map_page import write_maps
 from joulelab.report.map_text import points, rows
+from tests.made_up import device, model, part
 
-SEEN = {"history": (0.0, 8192.0), "prompt": (16.0, 4096.0), "output": (2.0, 1024.0)}
 LATENCY, ENERGY = Aim("latency"), Aim("energy")
-
-
-def part(target: str, phase: str, beta: dict[Term, float], u_rel: float = 0.01, **seen: Any) -> PhaseModel:
-    """A phase whose coefficients are uncertain by `u_rel`, each by itself."""
-    form, values = Form(target, tuple(beta)), np.array([*beta.values()])
-    valid = {name: ends for name, ends in (SEEN | seen).items() if (phase, name) != ("prefill", "output")}
-    named = zip(form.names, form.units, values.tolist(), strict=True)
-    known = tuple(Coefficient(name, unit, value, value, value) for name, unit, value in named)
-    return PhaseModel(phase, form, known, np.diag((u_rel * values) ** 2).tolist(), 0.0, 36, valid, None, "wls", ())
-
-
-def model(device: str, target: str, phases: Sequence[PhaseModel], **changed: Any) -> Model:
-    energy = target == "energy"
-    subject = dict.fromkeys(("engine", "mode", "batch", "threads"))
-    made = Model(
-        device=device,
-        subject={"device": device, "model": "m", "quant": "q8", **subject},
-        session="s",
-        target=target,
-        channel="meter.power" if energy else None,
-        scope="input" if energy else None,
-        origin="measured",
-        phases=tuple(phases),
-        refused={},
-        idle_w=2.0 if energy else None,
-        idle_u_w=0.1 if energy else None,
-        data_sha256="",
-        gain_u_rel=0.0,
-        measured=None,
-        shape=None,
-        peak=None,
-    )
-    return replace(made, **changed)
-
-
-def device(name: str, start: float, token: float, each: float, watts: float, **seen: Any) -> list[Model]:
-    """Seconds a request, a prompt token and a pass, at a constant power; the cache adds 1 % a thousand tokens."""
-    prefill = {Term("start"): start, Term("tile", (64,)): token, Term("pair"): token * 1e-5}
-    decode = {Term("pass"): each, Term("within", (512,)): each * 2e-5, Term("beyond", (512,)): each * 1e-5}
-    both = []
-    for target, factor in (("time", 1.0), ("energy", watts)):
-        betas = [{term: factor * beta for term, beta in of.items()} for of in (prefill, decode)]
-        both.append(
-            model(name, target, [part(target, *of, **seen) for of in zip(("prefill", "decode"), betas, strict=True)])
-        )
-    return both
 
 
 BIG, SMALL = device("big", 0.05, 1e-4, 0.01, 30.0), device("small", 0.01, 2e-3, 0.02, 10.0)
@@ -188,9 +140,11 @@ def test_what_a_model_has_not_seen_has_no_label() -> None:
     (row, _) = rows(found, boundaries(found, costs))
     assert row["unseen_share"] == pytest.approx(0.5, abs=0.02)
     assert sum(row["shares"].values()) + row["unseen_share"] == pytest.approx(1)
-    table = points([found])
+    table = points([found], [bottlenecks(costs, found.grid)])
     assert table["best"].isna().equals(~table["measured"])
     assert table["cost"].isna().equals(~table["measured"])
+    assert table["bottleneck_narrow"].isna().equals(~table["measured"])
+    assert table["share_big"].notna().all()
 
 
 def test_one_output_token_needs_no_decode_that_was_seen() -> None:
@@ -309,7 +263,7 @@ def test_a_roofline_waits_for_weights_before_it_waits_for_arithmetic() -> None:
 
 def test_a_long_prompt_is_compute_and_a_long_decode_weights() -> None:
     grid = Grid(np.array([0]), np.array([16, 4096]), np.array([2, 1024]))
-    found = bottlenecks(SMALL[0], grid)
+    [found] = bottlenecks(costs_of(SMALL), grid)
     named = np.array([*KINDS])[found.dominant[0]]
     assert named.tolist() == [["compute", "weights"], ["compute", "weights"]]
     assert found.seen.all()
@@ -358,9 +312,11 @@ def test_a_page_says_what_was_compared_and_by_which_meter(tmp_path: Path) -> Non
     simulated = [[replace(each, origin="simulated") for each in pair] for pair in (BIG, SMALL)]
     costs = costs_of(*simulated)
     for output in ((2, 1024), (64, 64)):
-        maps = region_maps(costs, mapped(costs, [0, 4096], None, output), [ENERGY], draws=2)
+        grid = mapped(costs, [0, 4096], None, output)
+        maps = region_maps(costs, grid, [ENERGY], draws=2)
         assert maps[0].simulated
-        write_maps(tmp_path / "map.html", costs, maps, [boundaries(found, costs) for found in maps])
+        edges = [boundaries(found, costs) for found in maps]
+        write_maps(tmp_path / "map.html", costs, maps, edges, [bottlenecks(costs, grid)])
         page = (tmp_path / "map.html").read_text()
         assert "Origin: simulated" in page
         assert "big: meter.power, scope input" in page

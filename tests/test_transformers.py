@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,15 +21,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from joulelab.devices import transformers_passes
+from joulelab.devices import transformers_engine, transformers_passes
 from joulelab.devices.architectures import ARCHITECTURES
 from joulelab.devices.base import Inference, Request
 from joulelab.devices.completion import draw
+from joulelab.devices.page_cache import evict
 from joulelab.devices.random_model import describe_gguf, random_gguf
-from joulelab.devices.transformers_child import Generator, take_card
+from joulelab.devices.transformers_child import take_card
 from joulelab.devices.transformers_engine import Transformers
-from joulelab.devices.transformers_model import Spec, describe, explained, load
-from joulelab.devices.transformers_passes import Histories, decode, forward
+from joulelab.devices.transformers_generator import Generator
+from joulelab.devices.transformers_model import Spec, describe, explained, load, weight_files
+from joulelab.devices.transformers_passes import Histories, decode, filled, forward, move, room
 from joulelab.devices.transformers_timing import Bracket, CudaWatch, costs, mapped
 from joulelab.errors import ConfigurationFault, DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.timebase import MonotonicClock
@@ -148,11 +151,43 @@ def test_another_number_of_tokens_than_asked_for_is_a_fault(taped: Taped) -> Non
             replay(wire).infer(taped.requests[0])
 
 
+TRANSFERS = [Request(4, 600, 0, 0, 1), Request(5, 600, 0, 0, 1), Request(6, 1024, 0, 0, 1)]
+
+
+@needs_torch
+def test_a_transfer_is_one_phase_of_so_many_bytes(taped: Taped) -> None:
+    recorded, size = len(taped.wire), taped.told["architecture"]["kv_bytes_per_token"]
+    transfers = [taped.engine.move("transfer", request) for request in TRANSFERS]
+    for request, transfer in zip(TRANSFERS, transfers, strict=True):
+        (phase,), extra = transfer.phases, transfer.extra
+        assert (phase.name, phase.boundary_u_s, transfer.tokens) == ("transfer", None, ())
+        assert extra["received"] < phase.start < phase.stop
+        assert phase.cpu_s
+        assert extra["bytes"] == request.history * size
+    assert ["fill_s" in transfer.extra for transfer in transfers] == [True, False, True]
+
+    wire = [taped.wire[0], *taped.wire[recorded:]]
+    replayed = replay(wire)
+    assert [replayed.move("transfer", request) for request in TRANSFERS] == transfers
+    wire[2] = wire[2] | {"reply": wire[2]["reply"].replace('"equal": true', '"equal": false')}
+    with pytest.raises(InstrumentFault, match="dut: a cache of 600 tokens did not come back as it was"):
+        replay(wire).move("transfer", TRANSFERS[0])
+
+
+@needs_torch
+def test_weights_that_are_made_up_are_not_loaded(taped: Taped) -> None:
+    with pytest.raises(ConfigurationFault, match="dut: its weights are made up, there is nothing to load"):
+        taped.engine.move("load", Request(0, 0, 0, 0, 1))
+    assert is_running(taped.told["pid"])
+
+
 @needs_torch
 def test_the_context_is_not_exceeded(taped: Taped) -> None:
     taped.engine.infer(Request(0, 900, 120, 4, 1))
     with pytest.raises(UserError, match="dut: an inference of 1025 tokens is over the context of 1024"):
         taped.engine.infer(Request(0, 900, 121, 4, 1))
+    with pytest.raises(UserError, match="dut: an inference of 1025 tokens is over the context of 1024"):
+        taped.engine.move("transfer", Request(0, 1025, 0, 0, 1))
 
 
 def allocated(pid: object) -> int:
@@ -167,6 +202,8 @@ def test_a_configuration_out_of_memory_leaves_the_others_alone(taped: Taped) -> 
     asked = "history 0, prompt 1000, output 2, batch 64"
     with pytest.raises(ConfigurationFault, match=f"dut: out of memory with {asked}: PyTorch asked for .* GB more"):
         taped.engine.infer(Request(0, 0, 1000, 2, 1, 64))
+    with pytest.raises(ConfigurationFault, match="dut: out of memory with history 1000, prompt 0, output 0, batch 64"):
+        taped.engine.move("transfer", Request(0, 1000, 0, 0, 1, 64))
     assert len(taped.engine.infer(taped.requests[0]).tokens) == 8
 
 
@@ -346,6 +383,34 @@ def test_a_decode_without_marks_gives_the_same_tokens(model: Any) -> None:
 
 
 @needs_torch
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_a_transfer_moves_just_the_history_and_leaves_it_as_it_is(model: Any, cache: str) -> None:
+    generator, request = Generator(model, spec(cache=cache)), Request(0, 40, 9, 5, seed=7)
+    told = generator.transfer(replace(request, prompt=0, output=0))
+    assert told["equal"]
+    assert told["bytes"] == 40 * describe(model)["kv_bytes_per_token"]
+    assert told["host"][0] <= told["marks"][0] < told["marks"][1] <= told["host"][1]
+    _, *decoding = passes(generator, request)
+    assert [int(ids) for ids in decoding] == plain(model, rows(request)[0], 4)
+
+
+@needs_torch
+def test_a_cache_is_copied_twice(model: Any) -> None:
+    import torch
+
+    histories, history = Histories(model, static=True, context=64), rows(Request(0, 40, 0, 0, 1))
+    histories.fill(history)
+    out = filled(histories.cache(history), 40)
+    host, back = room(out)
+    assert not any(map(torch.equal, out, back))
+    move(out, host)
+    move(host, back)
+    assert all(map(torch.equal, out, back))
+    assert len({tensor.data_ptr() for tensor in (*out, *host, *back)}) == 3 * len(out)
+    assert {tuple(tensor.shape[::2]) for tensor in back} == {(1, 40)}
+
+
+@needs_torch
 def test_the_model_is_warm_when_its_passes_take_as_long_as_before(model: Any) -> None:
     told = Generator(model, spec()).warm_up()
     assert told["warmup_passes"] >= 16
@@ -374,17 +439,20 @@ def test_both_engines_tell_the_same_of_an_architecture(model: Any, tmp_path: Pat
     assert not ours
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def saved(path: Path, vocabulary: int) -> Path:
+    """A small checkpoint."""
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(**shape, vocab_size=512, max_position_embeddings=256)).save_pretrained(
-        tmp_path / "tiny"
-    )
-    return tmp_path / "tiny"
+    LlamaForCausalLM(LlamaConfig(**shape, vocab_size=vocabulary, max_position_embeddings=256)).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return saved(tmp_path / "tiny", 512)
 
 
 def load_checkpoint(path: Path, **settings: Any) -> Any:
@@ -397,6 +465,46 @@ def load_checkpoint(path: Path, **settings: Any) -> Any:
 def test_a_checkpoint_is_run_as_it_is(checkpoint: Path) -> None:
     told = describe(load_checkpoint(checkpoint, dtype="bfloat16"))
     assert (told["layers"], told["d_model"], told["vocabulary"], told["quant"]) == (2, 64, 512, "bfloat16")
+
+
+def resident(file: Path) -> int:
+    """How much of a file is in the memory of this process [B]."""
+    _, _, mapped = Path("/proc/self/smaps").read_text().partition(str(file))
+    return int(mapped.partition("Rss:")[2].split()[0]) * 1024
+
+
+@needs_torch
+def test_a_checkpoint_that_is_loaded_has_been_read(tmp_path: Path) -> None:
+    wide = spec(random=None, checkpoint=str(saved(tmp_path, 2**15)), dtype="float32", context=256)
+    (file,) = weight_files(wide)
+    evict([file])
+    loaded = load(wide)
+    assert resident(file) >= describe(loaded)["weight_bytes"]
+
+
+@needs_torch
+def test_a_load_starts_a_child_that_reads_the_files(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire: list[Line] = []
+    live = engine(wire, model=str(checkpoint), context=256)
+    live.open()
+    first, evicted = live.describe()["pid"], []
+    monkeypatch.setattr(transformers_engine, "evict", lambda files: evicted.append((is_running(first), *files)))
+    load, request = live.move("load", Request(0, 0, 0, 0, 1)), Request(1, 16, 4, 2, 1)
+    inference, told = live.infer(request), live.describe()
+    live.close()
+    assert evicted == [(False, checkpoint / "model.safetensors")]
+    assert told["pid"] != first
+
+    (phase,) = load.phases
+    assert (phase.name, load.extra) == ("load", {"bytes": (checkpoint / "model.safetensors").stat().st_size})
+    assert 0 < phase.start < phase.stop < inference.extra["received"]
+    assert phase.cpu_s
+
+    shutil.rmtree(checkpoint)
+    replayed = engine(transport=Cassette(json.loads(json.dumps(wire))), model=str(checkpoint), context=256)
+    replayed.open()
+    assert replayed.move("load", Request(0, 0, 0, 0, 1)) == load
+    assert (replayed.infer(request), replayed.describe()) == (inference, told)
 
 
 def change(checkpoint: Path, name: str, tensor: Any) -> None:
@@ -477,6 +585,8 @@ def test_a_static_cache_that_forgets_is_refused(tmp_path: Path) -> None:
         rows(Request(0, 0, 40, 4, 1), 512)[0],
     )
     assert [int(ids) for ids in decoding] == plain(sliding, tokens, 3)
+    told = Generator(sliding, spec()).transfer(Request(0, 40, 0, 0, 1))
+    assert told["bytes"] == (16 - 1) * describe(sliding)["kv_bytes_per_token"]
 
 
 MICROSECOND = 1_000
@@ -531,6 +641,9 @@ def test_an_inference_has_an_event_a_pass(model: Any) -> None:
         assert told["marks"] == sorted(told["marks"])
         assert told["marks"][-1] <= told["host"][-1] + told["limit_s"] * 1e9
         assert len(told["marks"]) == 1 + output
+    told = generator.transfer(Request(3, 40, 0, 0, 1))
+    assert told["equal"]
+    assert len(told["marks"]) == 2
 
 
 @needs_torch

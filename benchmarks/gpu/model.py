@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from joulelab.devices.transformers_child import Generator
+from joulelab.devices.transformers_generator import Generator
 from joulelab.devices.transformers_model import Spec, load
 from joulelab.errors import HardwareMissing
 

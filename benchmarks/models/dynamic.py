@@ -26,13 +26,13 @@ def speed() -> Iterator[Row]:
     stay, move = cost[turn, turn], cost[:, 0]
     candidates = {
         "holder": partial(seconds, partial(without_copies, stay, move)),
+        "all": partial(seconds, partial(with_copies, cost, np.zeros(DEVICES, np.int64))),
         "every pair of devices in turn": partial(seconds, partial(all_pairs, stay, move)),
     }
     found = {name: 1e3 * value for name, value in medians(taking_turns(ROUNDS, candidates)).items()}
-    ours = found.pop("holder")
-    yield Row("1,000 turns on 8 devices, the last holder keeps the cache", ours, "ms", LIMIT_MS, "lower", found)
-    took = seconds(partial(with_copies, cost, np.zeros(DEVICES, np.int64)))
-    yield Row("1,000 turns on 8 devices, all keep their caches (label setting)", took * 1e3, "ms", None, "lower")
+    holder, both = found.pop("holder"), found.pop("all")
+    yield Row("1,000 turns on 8 devices, the last holder keeps the cache", holder, "ms", LIMIT_MS, "lower", found)
+    yield Row("1,000 turns on 8 devices, all keep their caches (label setting)", both, "ms", LIMIT_MS, "lower")
 
 
 def exactness() -> Iterator[Row]:

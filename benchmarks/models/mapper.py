@@ -9,12 +9,12 @@ from benchmarks.models import box
 from benchmarks.models.sessions import sessions
 from benchmarks.models.truth import Point, truths
 from benchmarks.row import Row
-from joulelab.analysis.placement.link import parse_link
 from joulelab.analysis.placement.metrics import Interval
 from joulelab.analysis.placement.ranges import Ranged, check_seen
 from joulelab.analysis.placement.study import ONLINE, PLAN, STATIC, Study, study
 from joulelab.analysis.placement.tables import Grid, Setting, View
 from joulelab.analysis.placement.turns import Turn
+from joulelab.analysis.space.link import parse_link
 
 LINK = parse_link("200 Mbit/s 5 ms 0.5 uJ/byte")
 """Wi-Fi: 62.5 nJ a bit at both ends together, assumed."""
@@ -59,7 +59,7 @@ def placement() -> Iterator[Row]:
 def points(workload: dict[str, list[Turn]]) -> list[Point]:
     """Every inference that a plan may consist of, whatever prefix the device holds."""
     grids = [Grid.of(View(turns)) for turns in workload.values()]
-    return sorted({point for grid in grids for point in zip(*(x.tolist() for x in grid[2:]), strict=True)})
+    return sorted({point for grid in grids for point in zip(*(x.tolist() for x in grid[2:5]), strict=True)})
 
 
 def _rows(name: str, found: Study) -> Iterator[Row]:

@@ -35,7 +35,7 @@ Columns = dict[str, Any]
 
 REST_NS = SECOND
 """A shorter idle step is a pause between loads: the device has not settled when it ends."""
-INNER_EDGE = {"prefill": 1.0, "decode": -1.0, "total": 0.0}
+INNER_EDGE = {"prefill": 1.0, "decode": -1.0, "total": 0.0, "load": 0.0, "transfer": 0.0}
 """The edge between prefill and decode is the stop of the one and the start of the other."""
 
 ASKED = ("inference", "repeat", "history", "prompt", "output", "batch", "temperature_c", "throttled")
@@ -104,7 +104,7 @@ def _peaks(manifest: Manifest) -> dict[str, Peak]:
 
 
 def _reduce(run: RunDir, read: Calibrated, method: str | None) -> list[Block]:
-    records = run.records("inference")
+    records = [*run.records("inference"), *run.records("move")]
     warmups = sum(record["warmup"] for record in records)
     kept = with_slowdowns(run, [record for record in records if not record["warmup"]])
     spans = [span for record in kept for span in _spans(record)]
@@ -119,12 +119,10 @@ def _reduce(run: RunDir, read: Calibrated, method: str | None) -> list[Block]:
 
 
 def _spans(record: Columns) -> Iterator[Columns]:
-    """The phases of an inference, and all together as its total, by column of the table."""
+    """The phases of an inference, and all together as its total, by column of the table; a move is one phase."""
     phases = record["phases"]
-    cpu = [phase["cpu_s"] for phase in phases]
-    total = {"name": "total", "start": phases[0]["start"], "stop": phases[-1]["stop"], "boundary_u_s": None}
     asked = {name: record.get(name) for name in ASKED}
-    for phase in [*phases, total | {"cpu_s": None if None in cpu else sum(cpu)}]:
+    for phase in phases if record["kind"] == "move" else [*phases, _total(phases)]:
         yield asked | {
             "phase": phase["name"],
             "start_ns": phase["start"],
@@ -133,6 +131,12 @@ def _spans(record: Columns) -> Iterator[Columns]:
             "duration_s": (phase["stop"] - phase["start"]) * NS,
             "cpu_s": phase["cpu_s"],
         }
+
+
+def _total(phases: Sequence[Columns]) -> Columns:
+    cpu = [phase["cpu_s"] for phase in phases]
+    ends = {"start": phases[0]["start"], "stop": phases[-1]["stop"]}
+    return {"name": "total", **ends, "boundary_u_s": None, "cpu_s": None if None in cpu else sum(cpu)}
 
 
 def _common(manifest: Manifest, spans: Sequence[Columns]) -> Columns:
@@ -177,9 +181,10 @@ def _skipped(manifest: Manifest, records: Sequence[Columns], beside: Block) -> B
 
 
 def _missing(record: Columns) -> Iterator[Columns]:
-    """The phases that a skipped inference would have had."""
+    """The phases that a skipped inference or move would have had."""
     asked = {name: record.get(name) for name in ASKED}
-    for phase in ("prefill", "decode", "total") if record["output"] > 1 else ("prefill", "total"):
+    inferred = ("prefill", "decode", "total") if record["output"] > 1 else ("prefill", "total")
+    for phase in [record["phase"]] if "phase" in record else inferred:
         yield dict.fromkeys(SPAN) | asked | {"phase": phase, "status": SKIPPED + record["message"]}
 
 

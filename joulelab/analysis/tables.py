@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from joulelab.analysis.attribution import OK
 from joulelab.analysis.dataset import SCHEMA, Phases, to_frame
-from joulelab.analysis.modelling.cases import PHASES
+from joulelab.analysis.modelling.cases import INFERENCE
 from joulelab.analysis.table_map import NEEDED, Source, Sources, TableMap, read_map
 from joulelab.analysis.throttling import without_throttled
 from joulelab.errors import DataInvalid
@@ -78,7 +78,7 @@ def _table(file: Path, frame: pd.DataFrame, table_map: TableMap, sources: Source
 
 def _totals(tables: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Prefill and decode of the same rows as their total."""
-    if len(tables) == len(PHASES) - 1:
+    if len(tables) == len(INFERENCE) - 1:
         prefill, decode = tables
         names = [name for name in ADDED if name in prefill and name in decode]
         status = prefill["status"].where(prefill["status"] != OK, decode["status"])
@@ -149,9 +149,9 @@ def _need(file: Path, frame: pd.DataFrame, column: str, name: str) -> None:
 
 def _text(where: str, name: str, cells: pd.Series[Any]) -> Any:
     text = cells.astype(str).where(cells.notna())
-    if name == "phase" and not (known := text.isin(PHASES)).all():
+    if name == "phase" and not (known := text.isin(INFERENCE)).all():
         row = _first(~known)
-        raise DataInvalid(f"{where}, row {row}: {text[row - 1]!r} is no phase{nearest(text[row - 1], PHASES)}")
+        raise DataInvalid(f"{where}, row {row}: {text[row - 1]!r} is no phase{nearest(text[row - 1], INFERENCE)}")
     return text
 
 

@@ -84,6 +84,8 @@ def _spans(record: dict[str, Any], what: dict[str, Any]) -> Iterator[Span]:
         for phase in record["phases"]:
             asked = prompt if phase["name"] == "prefill" else (*prompt, record["output"])
             yield phase["start"], phase["stop"], (phase["name"], *asked)
+    elif kind == "move":
+        yield record["phases"][0]["start"], record["phases"][0]["stop"], ("load", record["phase"], record["history"])
     elif kind in {"load", "signature"} and "inferences" in record:
         size = what.get("history", 0), what.get("prompt"), what.get("output")
         for start, first, stop in record["inferences"]:

@@ -107,6 +107,10 @@ def map_space(  # noqa: PLR0913, PLR0917 an option each
     history: Annotated[str | None, typer.Option(help="Histories to map, such as 0,1024; otherwise some.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt lengths, such as 16-4096; otherwise all measured.")] = None,
     decode: Annotated[str | None, typer.Option(help="Output lengths, such as 16-1024; otherwise all measured.")] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help="What turns wait for whose history comes over it, too: '200 Mbit/s 5 ms'."),
+    ] = None,
     idle: IdleOthers = "sleep",
     channel: EnergyChannel = None,
     model: LanguageModel = None,
@@ -120,25 +124,35 @@ def map_space(  # noqa: PLR0913, PLR0917 an option each
 ) -> None:
     """Which device is best over prompt and decode length, by how much, and what each device waits for."""
     from joulelab.analysis.space.aims import aims_of
+    from joulelab.analysis.space.bottlenecks import bottlenecks
     from joulelab.analysis.space.boundaries import boundaries
     from joulelab.analysis.space.box import mapped, parse_histories, parse_range
     from joulelab.analysis.space.costs import device_costs
+    from joulelab.analysis.space.link import parse_link
     from joulelab.analysis.space.regions import region_maps
+    from joulelab.report import bottleneck_text
     from joulelab.report.map_page import check_name, write_maps
     from joulelab.report.map_text import as_text, rows
 
     if out:
         check_name(out)
     aims = aims_of(objective, idle, cap)
+    links = [None, parse_link(link)] if link else [None]
     models = models_of(sources, runs, lab_file, certificates)
     costs = device_costs(models, channel, language_model=model, energy=any(aim.needs_energy for aim in aims))
     grid = mapped(costs, parse_histories(history), parse_range(prompt), parse_range(decode))
     maps = region_maps(costs, grid, aims)
     edges = [boundaries(found, costs) for found in maps]
+    waits = [bottlenecks(costs, grid, each) for each in links]
     if out:
-        write_maps(out, costs, maps, edges)
+        write_maps(out, costs, maps, edges, waits)
     found = [row for one, its in zip(maps, edges, strict=True) for row in rows(one, its)]
-    console.show(found, as_json, lambda found: as_text(found, maps), lambda found: {"maps": found})
+    console.show(
+        found,
+        as_json,
+        lambda found: as_text(found, maps, waits, costs),
+        lambda found: {"maps": found, "bottlenecks": bottleneck_text.rows(waits)},
+    )
 
 
 @app.command()
@@ -185,7 +199,9 @@ def place(  # noqa: PLR0913, PLR0917 an option each
     found = study(devices, turns, setting)
     if out:
         _write_placement(out, found)
-    console.show(found, as_json, lambda found: placement.as_text(found, costs), placement.encoded)
+    console.show(
+        found, as_json, lambda found: placement.as_text(found, costs), lambda found: placement.encoded(found, costs)
+    )
 
 
 def _write_placement(out: Path, found: Study) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from joulelab.timebase import BenchNs
 
@@ -66,3 +66,13 @@ class Engine(Protocol):
     def infer(self, request: Request) -> Inference: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Mover(Engine, Protocol):
+    """An engine that says what it can move, `moves: ClassVar[tuple[str, ...]]`: `load` and `transfer`, or one of them.
+
+    `move` is one phase of that name, of no prompt and no output. ConfigurationFault where it cannot be done after all.
+    """
+
+    def move(self, phase: str, request: Request) -> Inference: ...

@@ -21,6 +21,8 @@ from joulelab.devices.random_model import model_cache
 from joulelab.errors import UserError
 
 HOST = "127.0.0.1"
+SAVED = 100
+"""The descriptor of the memory that takes a slot's cache. It has no name and no quota, and goes with the process."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def _serve(spec: Spec) -> Any:
     p.fit_params = False  # else it lowers these settings to fit into memory, unasked
     p.cache_ram_mib = 0  # no copies of old prompts: what is cached is what the last request left in its slot
     p.warmup = False  # the protocol warms up, and journals it
+    os.dup2(os.memfd_create("cache"), SAVED)
+    p.slot_save_path = f"/proc/{os.getpid()}/fd/"
     p.verbosity = 1
     try:
         return Server(p)

@@ -8,18 +8,19 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from joulelab.devices.architectures import RandomModel
-from joulelab.devices.base import Inference, Request
-from joulelab.devices.completion import complete, draw, phases, stream
-from joulelab.devices.llama_child import LlamaChild, Spec
+from joulelab.devices.base import Inference, Phase, Request
+from joulelab.devices.completion import complete, draw, move, phases, stream
+from joulelab.devices.llama_child import SAVED, LlamaChild, Spec
 from joulelab.devices.llama_options import LlamaOptions
+from joulelab.devices.page_cache import evict
 from joulelab.devices.random_model import describe_gguf, model_cache, need_llama_cpp, random_gguf
-from joulelab.errors import InstrumentFault, UserError
+from joulelab.errors import ConfigurationFault, InstrumentFault, UserError
 from joulelab.timebase import SECOND, Clock
 from joulelab.transports.base import Transport
-from joulelab.transports.cpu import CpuClock
+from joulelab.transports.cpu import CPU, CpuClock
 from joulelab.transports.http import HttpTransport
 from joulelab.transports.tape import Line, Tape
 
@@ -36,6 +37,7 @@ class LlamaServer:
     """
 
     Options = LlamaOptions
+    moves: ClassVar[tuple[str, ...]] = ("load", "transfer")
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class LlamaServer:
         transport: Transport | None = None,
     ) -> None:
         self.name = name
-        self.sampler_cores = sorted(os.sched_getaffinity(0))
+        self._cores = self.sampler_cores = sorted(os.sched_getaffinity(0))
         self._options = options
         self._clock = clock
         self._wire = wire or (lambda line: None)
@@ -89,6 +91,19 @@ class LlamaServer:
         finally:
             self._tape.flush()
 
+    def move(self, phase: str, request: Request) -> Inference:
+        """A load in a new child, from the disk to the first answer; or a transfer of a history's cache, out to memory
+        and back. `bytes` is the size of what moved.
+
+        ConfigurationFault for a server that is not ours, InstrumentFault where it did not move just the history.
+        """
+        if self._options.url:
+            raise ConfigurationFault(f"{self.name}: {self._options.url} is not ours: no {phase} of it can be timed")
+        try:
+            return self._load() if phase == "load" else self._transfer(request)
+        finally:
+            self._tape.flush()
+
     def close(self) -> None:
         self._tape.close()
         if self._child is not None:
@@ -103,7 +118,7 @@ class LlamaServer:
 
     def _spec(self) -> Spec:
         need_llama_cpp()
-        o, cores = self._options, sorted(os.sched_getaffinity(0))
+        o, cores = self._options, self._cores
         if o.threads > len(cores):
             raise UserError(f"{self.name}: {o.threads} threads are more than the {len(cores)} cores that may be used")
         self.sampler_cores = cores[: -o.threads] or cores
@@ -150,6 +165,27 @@ class LlamaServer:
         self._check_counts(request, seen.timings)
         self._held[slot] = tokens
         return Inference(phases(seen), tuple(seen.tokens), extra={"timings": seen.timings, **filled})
+
+    def _load(self) -> Inference:
+        path = self._model_file()
+        self.close()
+        evict([path])
+        start = self._clock.now()
+        self.open()
+        loaded = Phase("load", start, self._clock.now(), cpu_s=int(self._tape.exchange(CPU).data) / SECOND)
+        return Inference((loaded,), extra={"bytes": path.stat().st_size})
+
+    def _transfer(self, request: Request) -> Inference:
+        slot, tokens = self._slots - 1, draw(request, self._vocabulary)
+        self._held.pop(slot, None)
+        filled = complete(self._tape, slot, tokens, output=0, cache_prompt=True)
+        moved, told = move(self._tape, slot, SAVED, cpu=True)
+        if (count := told.get("n_restored")) != request.history:
+            raise InstrumentFault(
+                f"{self.name}: the server moved {count} tokens, where {request.history} were asked for"
+            )
+        fill_s = (filled.after - filled.before) / SECOND
+        return Inference((moved,), extra={"bytes": told["n_read"], "fill_s": fill_s})
 
     def _fill(self, slot: int, tokens: list[int], history: int) -> dict[str, float]:
         """Make the slot's cache share just the history with `tokens`; the time that took [s], if there was need."""

@@ -6,20 +6,16 @@ It ends with its standard input.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
 import resource
-import statistics
 import sys
-import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joulelab.devices.base import Request
-from joulelab.devices.completion import draw
+from joulelab.devices.transformers_generator import Generator
 from joulelab.devices.transformers_model import (
     Spec,
     asked,
@@ -29,95 +25,27 @@ from joulelab.devices.transformers_model import (
     is_out_of_memory,
     load,
     one_line,
-    text_config,
+    weight_files,
 )
-from joulelab.devices.transformers_passes import Histories, decode, forward
-from joulelab.devices.transformers_timing import CudaWatch, HostWatch, Watch, costs
 from joulelab.errors import ConfigurationFault, HardwareMissing, JoulelabError
-from joulelab.timebase import SECOND, MonotonicClock
 
 if TYPE_CHECKING:
     import torch
 
-WARM_UP = Request(number=0, history=0, prompt=16, output=9, seed=0)
-WARM_UP_S = 20.0
-SETTLED = 0.02
-"""The model is warm when the median passes of two warm-up inferences in a row differ by less than this share."""
+
+def answer(generator: Generator, line: str) -> dict[str, Any]:
+    """What a line asks for, `"move": "transfer"` or an inference."""
+    request = json.loads(line)
+    work = generator.transfer if request.pop("move", None) else generator.infer
+    return attempt(generator, work, Request(**request))
 
 
-class Generator:
-    """A loaded model that answers requests."""
-
-    def __init__(self, model: Any, spec: Spec) -> None:
-        self.model = model
-        self._clock = MonotonicClock(spec.clock_offset_ns)
-        self.watch: Watch = HostWatch(self._clock) if spec.device == "cpu" else CudaWatch(self._clock)
-        self.histories = Histories(model, static=spec.cache == "static", context=spec.context)
-
-    def infer(self, request: Request) -> dict[str, Any]:
-        """One inference.
-
-        `marks` are the bench times [ns] of the start and of each token, off by at most `limit_s`; `host` those of the
-        edges as the host saw them after it had waited for the device, `cpu_ns` this process's CPU time there; `cached`
-        the tokens in the cache at the end.
-        """
-        import torch
-
-        received = self._clock.now()
-        drawn = self._draw(request)
-        cache, fill_s = self._history([tokens[: request.history] for tokens in drawn])
-        prompt = torch.tensor([tokens[request.history :] for tokens in drawn], device=self.model.device)
-        self.watch.begin(1 + request.output)
-        edges = [self._edge()]
-        self.watch.mark()
-        token = forward(self.model, cache, prompt)
-        self.watch.mark()
-        token.tolist()  # the first token is on the host
-        edges.append(self._edge())
-        if request.output > 1:
-            decode(self.model, cache, token, request.output - 1, self.watch.mark)
-            self.watch.synchronise()
-            edges.append(self._edge())
-        host, cpu_ns = zip(*edges, strict=True)
-        told = {"received": received, "host": host, "cpu_ns": cpu_ns, "fill_s": fill_s}
-        return told | {"cached": int(cache.get_seq_length()), **asdict(self.watch.end())}
-
-    def warm_up(self) -> dict[str, Any]:
-        """Infer until the passes take as long as before, or for `WARM_UP_S`; how many passes that took."""
-        until, medians, settled = self._clock.now() + WARM_UP_S * SECOND, [math.inf], False
-        while not settled and self._clock.now() < until:
-            marks = self.infer(WARM_UP)["marks"]
-            medians.append(statistics.median(b - a for a, b in itertools.pairwise(marks[1:])) / SECOND)
-            settled = abs(medians[-1] - medians[-2]) < SETTLED * medians[-1]
-        passes = (len(medians) - 1) * (WARM_UP.output - 1)
-        return {"warmup_passes": passes, "settled": settled, "pass_s": medians[-1]}
-
-    def costs(self) -> dict[str, float]:
-        return costs(self.watch, self._clock)
-
-    def _draw(self, request: Request) -> list[list[int]]:
-        """Tokens of its own for each sequence of the batch."""
-        vocabulary = text_config(self.model).vocab_size
-        return [draw(replace(request, seed=request.seed + row), vocabulary) for row in range(request.batch)]
-
-    def _history(self, history: list[list[int]]) -> tuple[Any, float | None]:
-        """A cache of the history, and how long it took to fill [s]; None where it was kept."""
-        before = self._clock.now()
-        filled = self.histories.fill(history)
-        self.watch.synchronise()
-        after = self._clock.now()
-        return self.histories.cache(history), (after - before) / SECOND if filled and history[0] else None
-
-    def _edge(self) -> tuple[int, int]:
-        return self._clock.now(), time.process_time_ns()
-
-
-def answer(generator: Generator, request: Request) -> dict[str, Any]:
+def attempt(generator: Generator, work: Callable[[Request], dict[str, Any]], request: Request) -> dict[str, Any]:
     """What the request yields, or the error where memory is short: the next one finds it freed."""
     import torch
 
     try:
-        return generator.infer(request)
+        return work(request)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise SystemExit(one_line(error)) from error
@@ -134,15 +62,22 @@ def failure(error: JoulelabError) -> dict[str, Any]:
 
 
 def start(spec: Spec) -> tuple[Generator, dict[str, Any]]:
-    """The model, loaded and warm, and what the manifest says of it."""
+    """The model, loaded and warm, and what the manifest says of it.
+
+    `loaded` is the bench time when it was on its device, `cpu_ns` the CPU time until then; `bytes` its files' size.
+    """
     import torch
 
     torch.set_num_threads(spec.threads)
     card = take_card(torch.device(spec.device)) if spec.device != "cpu" else None
     with explained(spec):
         generator = Generator(model := load(spec), spec)
+        generator.watch.synchronise()
+        loaded, cpu_ns = generator.edge()
         timing = {**generator.costs(), **generator.warm_up()}
-    return generator, {"pid": os.getpid(), "build": build(card), "architecture": describe(model), "timing": timing}
+    told = {"pid": os.getpid(), "build": build(card), "architecture": describe(model), "timing": timing}
+    size = sum(file.stat().st_size for file in weight_files(spec))
+    return generator, told | {"loaded": loaded, "cpu_ns": cpu_ns, "bytes": size}
 
 
 def take_card(device: torch.device) -> int:
@@ -189,7 +124,7 @@ def main() -> int:
             return 1
         print(json.dumps(ready), file=wire, flush=True)
         for line in sys.stdin:
-            print(json.dumps(answer(generator, Request(**json.loads(line)))), file=wire, flush=True)
+            print(json.dumps(answer(generator, line)), file=wire, flush=True)
     return 0
 
 

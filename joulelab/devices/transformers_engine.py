@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from joulelab.devices.architectures import RandomModel
 from joulelab.devices.base import Inference, Phase, Request
 from joulelab.devices.cuda_card import check_free
-from joulelab.devices.transformers_model import Spec
+from joulelab.devices.page_cache import evict
+from joulelab.devices.transformers_model import Spec, weight_files
 from joulelab.devices.transformers_options import TransformersOptions
 from joulelab.errors import ConfigurationFault, HardwareMissing, InstrumentFault, UserError
 from joulelab.timebase import SECOND, BenchNs, MonotonicClock
@@ -39,6 +40,7 @@ class Transformers:
 
     Options = TransformersOptions
     batches: ClassVar[bool] = True
+    moves: ClassVar[tuple[str, ...]] = ("load", "transfer")
 
     def __init__(
         self,
@@ -90,17 +92,14 @@ class Transformers:
         ConfigurationFault where memory is short, InstrumentFault where the model did not do exactly the asked numbers
         of tokens; UserError where they do not fit into the context.
         """
-        asked = request.history + request.prompt + request.output
-        if asked > self._options.context:
-            raise UserError(
-                f"{self.name}: an inference of {asked} tokens is over the context of {self._options.context}"
-            )
-        if self._ended:
-            self.open()
-        try:
-            return self._inference(request, self._ask(json.dumps(asdict(request)).encode()))
-        finally:
-            self._tape.flush()
+        return self._inference(request, self._answer(request))
+
+    def move(self, phase: str, request: Request) -> Inference:
+        """`load` the model from its files into a new child, or `transfer` the cache of a history to the host and back.
+
+        Faults are those of `infer`, and ConfigurationFault where the weights have no files.
+        """
+        return self._load() if phase == "load" else self._transfer(request)
 
     def close(self) -> None:
         self._tape.close()
@@ -115,6 +114,30 @@ class Transformers:
             check_free(self.name, self._options.card)
         argv = [sys.executable, "-m", CHILD, json.dumps(asdict(self._spec()))]
         return ProcessTransport(argv, self._clock, f"{self.name}: transformers", TIMEOUT_S)
+
+    def _load(self) -> Inference:
+        """From the start of a child to its own stamp when the model is on its device."""
+        if isinstance(self._options.model, RandomModel):
+            raise ConfigurationFault(f"{self.name}: its weights are made up, there is nothing to load")
+        self._tape.flush()
+        self.close()
+        evict(weight_files(self._spec()))
+        try:
+            self.open()
+        finally:
+            self._tape.flush()
+        ready = self._ready
+        phase = Phase("load", ready["awaited"], BenchNs(ready["loaded"]), cpu_s=ready["cpu_ns"] / SECOND)
+        return Inference((phase,), extra={"bytes": ready["bytes"]})
+
+    def _transfer(self, request: Request) -> Inference:
+        told = self._answer(request, move="transfer")
+        if not told["equal"]:
+            raise InstrumentFault(f"{self.name}: a cache of {request.history} tokens did not come back as it was")
+        start, stop = map(BenchNs, told["marks"])
+        before, after = told["cpu_ns"]
+        phase = Phase("transfer", start, stop, cpu_s=(after - before) / SECOND)
+        return Inference((phase,), extra={"bytes": told["bytes"], **_extra(told, [start, stop])})
 
     def _spec(self) -> Spec:
         o = self._options
@@ -134,19 +157,34 @@ class Transformers:
             self._clock.offset_ns,
         )
 
+    def _answer(self, request: Request, **also: str) -> dict[str, Any]:
+        """The answer to a request, of a new child where the last one has ended."""
+        asked = request.history + request.prompt + request.output
+        if asked > self._options.context:
+            raise UserError(
+                f"{self.name}: an inference of {asked} tokens is over the context of {self._options.context}"
+            )
+        if self._ended:
+            self.open()
+        try:
+            return self._ask(json.dumps(asdict(request) | also).encode())
+        finally:
+            self._tape.flush()
+
     def _ask(self, request: bytes = b"") -> dict[str, Any]:
-        """The child's answer; what it says when it has started needs no request."""
+        """The child's answer, and since when it was `awaited`; what it says when it has started needs no request."""
         try:
             if request:
                 self._tape.exchange(request)
-            reply: dict[str, Any] = json.loads(self._tape.exchange().data)
+            reply = self._tape.exchange()
         except InstrumentFault:
             self._ended = True
             self.close()
             raise
-        if "error" in reply:
-            raise FAILURES[reply["kind"]](f"{self.name}: {reply['error']}")
-        return reply
+        told: dict[str, Any] = json.loads(reply.data)
+        if "error" in told:
+            raise FAILURES[told["kind"]](f"{self.name}: {told['error']}")
+        return told | {"awaited": reply.before}
 
     def _inference(self, request: Request, told: dict[str, Any]) -> Inference:
         self._check_counts(request, told)

@@ -12,6 +12,10 @@ from typing import Any
 from joulelab.devices.architectures import architecture
 from joulelab.errors import HardwareMissing, UserError
 
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
+"""The first kind that is there is read."""
+PAGE = 4096
+"""Bytes, of the smallest pages in use."""
 NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How PyTorch says so: the CPU has no exception for it."""
 
@@ -102,7 +106,21 @@ def _from_checkpoint(spec: Spec) -> Any:
         ignore_mismatched_sizes=True,  # they are named below
     )
     _check_tensors(spec.model, told)
-    return model.to(spec.device)
+    return _read(model.to(spec.device))
+
+
+def _read(model: Any) -> Any:
+    """A model whose pages have all been touched: on the CPU they are mapped, and else read when they are first used."""
+    for tensor in model.parameters():
+        tensor.flatten()[:: PAGE // tensor.itemsize].sum()
+    return model
+
+
+def weight_files(spec: Spec) -> list[Path]:
+    """The files of a checkpoint that transformers reads weights from; random weights have none."""
+    folder = Path(spec.checkpoint) if spec.checkpoint else None
+    named = (sorted(folder.glob(name)) for name in WEIGHT_FILES) if folder else ()
+    return next((files for files in named if files), [])
 
 
 def _check_tensors(model: str, told: dict[str, Any]) -> None:

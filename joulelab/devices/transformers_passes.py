@@ -30,6 +30,31 @@ def decode(model: Any, cache: Any, token: torch.Tensor, passes: int, mark: Calla
     return tokens
 
 
+def filled(cache: Any, tokens: int) -> list[torch.Tensor]:
+    """The keys and the values of each layer (batch x heads x tokens x head size), without a static cache's free room.
+
+    A sliding window has no more than its own length.
+    """
+    return [kept[:, :, :tokens] for layer in cache.layers for kept in (layer.keys, layer.values)]
+
+
+def room(tensors: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Tensors for a copy in the host's memory, which a card reaches directly (pinned), and for one on the same device.
+
+    They are full of ones: the kernel gives memory only when it is written to, which takes longer than a copy.
+    """
+    import torch
+
+    host = [torch.ones_like(tensor, device="cpu", pin_memory=tensor.is_cuda) for tensor in tensors]
+    return host, [torch.ones_like(tensor) for tensor in tensors]
+
+
+def move(tensors: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    """Copy tensors into others, one after the other; a card is not waited for."""
+    for tensor, target in zip(tensors, targets, strict=True):
+        target.copy_(tensor, non_blocking=True)
+
+
 class Histories:
     """Two KV caches: one for inferences without history, one for the last history that was asked for.
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from joulelab.options import Seconds
 from joulelab.protocols.patterns import BIT_S, pseudo_random
-from joulelab.protocols.steps import Idle, Infer, Range, Signature, Step
+from joulelab.protocols.steps import Idle, Infer, Move, Range, Signature, Step
 
 Count = Annotated[int, Gt(0)]
 Points = Sequence[tuple[int, int, int]]
@@ -21,7 +21,8 @@ Points = Sequence[tuple[int, int, int]]
 
 class RoundOptions(BaseModel):
     """`batch` lists how many sequences run at once, `signature` is how long each of the two signatures takes (0: none),
-    in bits that no meter's period divides.
+    in bits that no meter's period divides. `transfer` lists histories whose KV cache is moved, and `load` says whether
+    the model is loaded anew, each `repeats` times at the end.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +34,12 @@ class RoundOptions(BaseModel):
     warmup: Annotated[int, Ge(0)] = 3
     gap: Annotated[Seconds, Ge(0)] = 0.1
     signature: Annotated[Seconds, Ge(0)] = 8.0
+    transfer: tuple[Count, ...] = ()
+    load: bool = False
 
 
 def framed(points: Points, options: RoundOptions) -> Iterator[Step]:
-    """Idle, warm-up, a signature, all points in all batches repeatedly, a signature, idle.
+    """Idle, warm-up, a signature, all points in all batches repeatedly, a signature, the moves, idle.
 
     Meters that have ranges choose them during the warm-up, which is the heaviest configuration, and keep them. A
     signature before and after tells how late each meter is.
@@ -50,7 +53,18 @@ def framed(points: Points, options: RoundOptions) -> Iterator[Step]:
     yield from signature
     yield from rounds(points, options.repeats, options.gap, options.seed, options.batch)
     yield from signature
+    yield from moves(options)
     yield Idle(options.idle)
+
+
+def moves(options: RoundOptions) -> Iterator[Move]:
+    """The transfers in a fresh order each time, then the loads, which leave nothing warm."""
+    rng = np.random.default_rng((options.seed, 1))
+    for repeat in range(options.repeats):
+        for history in rng.permutation(options.transfer).tolist():
+            yield Move("transfer", history, repeat, gap_s=rng.uniform(0, options.gap))
+    for repeat in range(options.repeats if options.load else 0):
+        yield Move("load", 0, repeat, gap_s=rng.uniform(0, options.gap))
 
 
 def rounds(points: Points, repeats: int, gap_s: float, seed: int, batches: Sequence[int] = (1,)) -> Iterator[Infer]:

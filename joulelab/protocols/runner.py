@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from joulelab.devices.base import Engine, Inference, Request
+from joulelab.devices.base import Engine, Inference, Mover, Request
 from joulelab.errors import ConfigurationFault, InstrumentFault, RunAborted
 from joulelab.instruments.sampling import Event, Sampler
 from joulelab.protocols.steps import (
@@ -14,6 +15,7 @@ from joulelab.protocols.steps import (
     Idle,
     Infer,
     Load,
+    Move,
     Range,
     Signature,
     Step,
@@ -61,7 +63,7 @@ class Runner:
             if index not in done or again:
                 self._check()
                 self._step(index, step, inference, muted=index in done)
-            inference += isinstance(step, Infer)
+            inference += isinstance(step, Infer | Move)
             self.progress(index + 1)
         self._anchor_now()
         asked = {configuration(vars(step)) for step in steps if isinstance(step, Infer)}
@@ -88,6 +90,8 @@ class Runner:
         """Play a step; the kind and the fields of what is to be journalled."""
         if isinstance(step, Infer):
             return self._infer(step, inference)
+        if isinstance(step, Move):
+            return self._move(step, inference)
         if isinstance(step, Load | Signature):
             return step.kind, self._busy(step, itertools.count(index * MOST_IN_A_LOAD))
         return step.kind, self._idle(step) if isinstance(step, Idle) else self._range(step)
@@ -124,29 +128,42 @@ class Runner:
         """Inferences one after another, the last of which begins before `stop`; start, first token and stop of each."""
         while True:
             self._check()
-            phases = self._attempt(replace(request, number=next(numbers))).phases
+            phases = self._attempt(partial(self.engine.infer, replace(request, number=next(numbers)))).phases
             yield phases[0].start, phases[0].stop, phases[-1].stop
             if self.clock.now() >= stop:
                 return
 
     def _infer(self, step: Infer, number: int) -> tuple[str, dict[str, object]]:
-        asked = {"history": step.history, "prompt": step.prompt, "output": step.output, "batch": step.batch}
-        told = {"inference": number, "repeat": step.repeat, "warmup": step.warmup, **asked}
+        request = Request(number, step.history, step.prompt, step.output, self.seed, step.batch)
+        told = {"repeat": step.repeat, "warmup": step.warmup}
+        return self._timed("inference", step.gap_s, request, told, partial(self.engine.infer, request))
+
+    def _move(self, step: Move, number: int) -> tuple[str, dict[str, object]]:
+        assert isinstance(self.engine, Mover), "the plan refuses other engines"
+        request = Request(number, step.history, 0, 0, self.seed)
+        told = {"repeat": step.repeat, "warmup": False, "phase": step.phase}
+        return self._timed("move", step.gap_s, request, told, partial(self.engine.move, step.phase, request))
+
+    def _timed(
+        self, kind: str, gap_s: float, request: Request, told: Mapping[str, object], act: Callable[[], Inference]
+    ) -> tuple[str, dict[str, object]]:
+        """What was asked for and what came of it, after the gap; or that it cannot run, from the first time on."""
+        asked = {name: getattr(request, name) for name in ("history", "prompt", "output", "batch")}
+        told = {"inference": request.number, **told, **asked}
         cell = configuration(asked)
         if cell not in self.skipped:
-            self.clock.sleep_until(BenchNs(self.clock.now() + round(step.gap_s * SECOND)))
+            self.clock.sleep_until(BenchNs(self.clock.now() + round(gap_s * SECOND)))
             try:
-                result = self._attempt(Request(number, **asked, seed=self.seed))
-                return "inference", told | result.to_json()
+                return kind, told | self._attempt(act).to_json()
             except ConfigurationFault as fault:
                 self.skipped[cell] = str(fault)
         return "skipped", told | {"message": self.skipped[cell]}
 
-    def _attempt(self, request: Request) -> Inference:
+    def _attempt(self, act: Callable[[], Inference]) -> Inference:
         """Retry a transient fault, journalling each; a stable one, or the last, ends the run."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self.engine.infer(request)
+                return act()
             except InstrumentFault as fault:
                 self.journal.append(self.clock.now(), "fault", source="engine", message=str(fault), attempt=attempt)
                 if not fault.transient or attempt == ATTEMPTS:

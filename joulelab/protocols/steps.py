@@ -36,6 +36,19 @@ class Infer:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Bring the model onto the device with nothing cached (`load`), or the KV cache of a history out of the engine and
+    back in (`transfer`), after a random gap [s].
+    """
+
+    phase: Literal["load", "transfer"]
+    history: int
+    repeat: int
+    gap_s: float = 0.0
+    kind: str = "move"
+
+
+@dataclass(frozen=True)
 class Load:
     """Keep the device busy for so many seconds, with inferences of so many tokens; nobody analyses them one by one."""
 
@@ -67,7 +80,7 @@ class Range:
     kind: str = "range"
 
 
-Step = Idle | Infer | Load | Range | Signature
+Step = Idle | Infer | Move | Load | Range | Signature
 
 
 def to_json(step: Step) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from joulelab.analysis.space.bottlenecks import KINDS, Bottlenecks
 from joulelab.calibration.integrals import Floats
 from joulelab.report.figures import WIDTH_IN, Picture, picture
+from joulelab.report.moves import named
 from joulelab.report.plane import (
     GREY,
     OUTSIDE,
@@ -27,30 +28,31 @@ from joulelab.report.plane import (
     with_alpha,
 )
 
-WORK = dict(zip(KINDS, ("#E69F00", "#0072B2", "#56B4E9", "#7F7F7F"), strict=True))
+WORK = dict(zip(KINDS, ("#E69F00", "#0072B2", "#56B4E9", "#7F7F7F", "#CC79A7"), strict=True))
 MOSTLY = 0.5
 BOTTLENECK = "What an inference waits for most. Paler: no kind of work takes half of it."
+OVER_LINK = f"{BOTTLENECK} The keys and values of the history come from another device first."
 SESSION = "Every turn has as many prompt as output tokens, and the cache is kept: only the history grows."
 
 
 def bottleneck_map(found: Sequence[Bottlenecks]) -> Picture:
     """The kind of work that takes most: a row a device, a column a history."""
-    grid, model = found[0].grid, found[0].model
+    grid, model, link = found[0].grid, found[0].model, found[0].link
     figure, panels = columns(grid, len(found))
     for row, each in zip(panels, found, strict=True):
         for k, axes in enumerate(row):
             draw(axes, grid, _dominant(each, k))
-        row[0].annotate(
-            each.model.device, (-0.42, 0.5), xycoords="axes fraction", rotation=90, va="center", weight="bold"
-        )
+        row[0].annotate(each.device, (-0.42, 0.5), xycoords="axes fraction", rotation=90, va="center", weight="bold")
     label(panels, grid)
     used = np.unique([each.dominant for each in found])
     shown = {f"{kind}: {KINDS[kind]}": colour for i, (kind, colour) in enumerate(WORK.items()) if i in used}
     handles = [*patches(shown), Patch(facecolor=GREY, label="paler: under half of it")]
     if not all(each.seen.all() for each in found):
         handles.append(Patch(label=OUTSIDE, **UNSEEN))
-    legend(figure, "outside upper center", f"What takes most of the {model.target}, {model.origin}", handles, 2)
-    return picture(figure, f"Which kind of work takes most of the {model.target} of an inference.", BOTTLENECK)
+    where = f"; the history comes over a link of {named(link)}" if link else ""
+    legend(figure, "outside upper center", f"What takes most of the {model.target}, {model.origin}{where}", handles, 2)
+    alt = f"Which kind of work takes most of the {model.target} of an inference{where}."
+    return picture(figure, alt, OVER_LINK if link else BOTTLENECK)
 
 
 def session_shift(sessions: dict[str, pd.DataFrame], target: str, origin: str) -> Picture:

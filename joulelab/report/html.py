@@ -14,6 +14,7 @@ from joulelab import __version__
 from joulelab.analysis import deconvolution
 from joulelab.analysis.dataset import Phases, of_subject
 from joulelab.analysis.means import means
+from joulelab.analysis.modelling.cases import INFERENCE
 from joulelab.analysis.modelling.phase_model import Coefficient
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
@@ -113,16 +114,17 @@ def _subject(section: Section, device: str) -> dict[str, Any]:
     verdicts = [verdict for verdict in section.verdicts if verdict.device == device]
     own = [model for model in section.models if model.device == device]
     table = of_subject(section.phases.table, own[0].subject) if section.run and own else None
+    drawn = [verdict for verdict in verdicts if verdict.phase in INFERENCE]
     return {
         "device": device,
         "verdicts": verdicts,
         "across": errors.by_split([verdict for verdict in section.across if verdict.device == device]),
         "gains": {words.target(verdict): verdict for verdict in verdicts if verdict.gains},
-        "agreement": _plot(lambda: agreement(verdicts)),
-        "residuals": _plot(lambda: residuals(verdicts, table)),
+        "agreement": _plot(lambda: agreement(drawn)),
+        "residuals": _plot(lambda: residuals(drawn, table)),
         "errors": errors.beside(verdicts),
         "dropped": [(verdict, *group) for verdict in verdicts for group in words.dropped(verdict)],
-        "curves": _plot(lambda: curves(own, verdicts)),
+        "curves": _plot(lambda: curves(own, drawn)),
         "symbols": models.symbols(own),
         "models": own,
     }

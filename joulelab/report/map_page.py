@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from joulelab.analysis.space.bottlenecks import bottlenecks, over_session
+from joulelab.analysis.space.bottlenecks import over_session
 from joulelab.analysis.space.costs import DeviceCosts
 from joulelab.analysis.space.regions import Regions
 from joulelab.analysis.space.surface import Grid
 from joulelab.errors import UserError
 from joulelab.recording.whole import write_whole
 from joulelab.report.bottleneck_maps import bottleneck_map, session_shift
+from joulelab.report.bottleneck_text import Waits, over_link
 from joulelab.report.figures import Picture, style
 from joulelab.report.map_text import points
 from joulelab.report.maps import cost_curves, region_map
@@ -26,14 +27,16 @@ _TABLES: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-def pictures(costs: Sequence[DeviceCosts], maps: Sequence[Regions], edges: Sequence[pd.DataFrame]) -> Iterator[Picture]:
+def pictures(
+    costs: Sequence[DeviceCosts], maps: Sequence[Regions], edges: Sequence[pd.DataFrame], waits: Waits
+) -> Iterator[Picture]:
     """A picture a map, what each device waits for, and how that shifts over a session. To be drawn in the `style`."""
     grid = maps[0].grid
     flat = min(grid.shape[1:]) == 1
     for found, its in zip(maps, edges, strict=True):
         yield cost_curves(found, costs) if flat else region_map(found, its)
     if not flat:
-        yield bottleneck_map([bottlenecks(each.time, grid) for each in costs])
+        yield from map(bottleneck_map, waits)
     if turns := _turns(costs, grid):
         sessions = {each.device: over_session(each.time, turns) for each in costs}
         yield session_shift(sessions, "time", costs[0].time.origin)
@@ -55,17 +58,18 @@ def check_name(path: Path) -> None:
 
 
 def write_maps(
-    path: Path, costs: Sequence[DeviceCosts], maps: Sequence[Regions], edges: Sequence[pd.DataFrame]
+    path: Path, costs: Sequence[DeviceCosts], maps: Sequence[Regions], edges: Sequence[pd.DataFrame], waits: Waits
 ) -> None:
     """Write every point as a table, or a page of pictures. UserError where it cannot be written."""
     if path.suffix in _TABLES:
-        _TABLES[path.suffix](points(maps), path)
+        _TABLES[path.suffix](points(maps, waits), path)
         return
     environment = Environment(loader=PackageLoader("joulelab.report", "."), autoescape=True, undefined=StrictUndefined)
     with style():
-        drawn = [*pictures(costs, maps, edges)]
+        drawn = [*pictures(costs, maps, edges, waits)]
     title = f"Maps of {', '.join(each.device for each in costs)}"
-    write_whole(path, environment.get_template("map.html.j2").render(title=title, notes=notes(costs), pictures=drawn))
+    said = [*notes(costs), *over_link(waits, costs)]
+    write_whole(path, environment.get_template("map.html.j2").render(title=title, notes=said, pictures=drawn))
 
 
 def notes(costs: Sequence[DeviceCosts]) -> list[str]:

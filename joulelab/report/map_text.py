@@ -13,7 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from joulelab.analysis.space.costs import DeviceCosts
 from joulelab.analysis.space.regions import NONE, SURE, UNSEEN, Regions
+from joulelab.report import bottleneck_text
+from joulelab.report.bottleneck_text import Waits
 from joulelab.report.maps import gains, named
 from joulelab.report.numbers import percent
 
@@ -69,14 +72,17 @@ def _boundaries(edges: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {"below": below, "above": above if isinstance(above, str) else None, "along": along, "at": at}
 
 
-def as_text(found: Sequence[dict[str, Any]], maps: Sequence[Regions]) -> Group:
-    """The rows of all maps, a table an objective."""
+def as_text(
+    found: Sequence[dict[str, Any]], maps: Sequence[Regions], waits: Waits, costs: Sequence[DeviceCosts]
+) -> Group:
+    """The rows of all maps, a table an objective, and what each device waits for."""
     parts: list[Any] = []
     for (_, group), each in zip(groupby(found, lambda row: row["objective"]), maps, strict=True):
         own = list(group)
         title = Text(f"\n{named(each.aim, simulated=each.simulated)}: share of the plane in %", style="bold")
         parts += [title, _table(own), *(_note(line) for row in own for line in _crossings(row))]
-    return Group(*parts, _note(LEGEND), *[_note(gains(maps[-1]))] * maps[-1].aim.needs_energy)
+    parts += [_note(LEGEND), *[_note(gains(maps[-1]))] * maps[-1].aim.needs_energy]
+    return Group(*parts, *bottleneck_text.tables(waits), *map(_note, bottleneck_text.over_link(waits, costs)))
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
@@ -110,12 +116,16 @@ def _note(text: str) -> Padding:
     return Padding(Text(text, style="dim"), (0, 0, 0, 2))
 
 
-def points(maps: Sequence[Regions]) -> pd.DataFrame:
-    """Every point of every map: `best` is null where no device keeps to the cap or a model has not seen it."""
-    return pd.concat([_points(each) for each in maps], ignore_index=True)
+def points(maps: Sequence[Regions], waits: Waits) -> pd.DataFrame:
+    """Every point of every map: `best` is null where no device keeps to the cap or a model has not seen it.
+
+    Beside it what each device waits for most, and its share of the time; null where its model has not seen the point.
+    """
+    beside = bottleneck_text.columns(waits)
+    return pd.concat([_points(each, beside) for each in maps], ignore_index=True)
 
 
-def _points(found: Regions) -> pd.DataFrame:
+def _points(found: Regions, beside: dict[str, Any]) -> pd.DataFrame:
     history, prompt, output = np.meshgrid(found.grid.history, found.grid.prompt, found.grid.output, indexing="ij")
     known = found.known.ravel()
     names = np.array([*found.devices, None], object)
@@ -131,4 +141,4 @@ def _points(found: Regions) -> pd.DataFrame:
     }
     flips = {} if found.flips is None else {"flips": np.where(known, found.flips.ravel(), np.nan)}
     about = {"objective": found.aim.objective, "unit": found.aim.unit}
-    return pd.DataFrame({**about, **columns, **flips})
+    return pd.DataFrame({**about, **columns, **flips, **beside})

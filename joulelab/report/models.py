@@ -11,6 +11,8 @@ from joulelab.analysis.modelling.models import Model
 from joulelab.report.numbers import DASH, rate
 
 SYMBOLS = {
+    "load": "a load of the model",
+    "held": "tokens of history, whose cache moves",
     "token": "prompt tokens",
     "tile": "prompt tokens, rounded up to whole tiles of so many",
     "roofline": "prompt tokens, and what reading the weights takes at least: by tile, tokens whose arithmetic takes as "

@@ -12,27 +12,36 @@ from rich.table import Table as Grid
 from joulelab.analysis.placement.metrics import Gains, Interval
 from joulelab.analysis.placement.plans import Plan, outcome
 from joulelab.analysis.placement.study import PLAN, STATIC, Study
-from joulelab.analysis.placement.tables import TRANSFER, Table
+from joulelab.analysis.placement.tables import TRANSFER, Setting, Table
+from joulelab.analysis.placement.waits import waits
+from joulelab.analysis.space.bottlenecks import KINDS, largest
 from joulelab.analysis.space.costs import OBJECTIVES, DeviceCosts
+from joulelab.report.moves import link_alone, loading
 from joulelab.report.numbers import number, percent, quantity
 
 LEGEND = (
     "plan: all turns known. regret: cost over the best plan's, in all and by session. learnt: on the other half of the "
     "sessions. looking ahead, switching rule: outputs and later turns unknown; they expect what the other half does."
 )
-ALONE = "With a single session, what is learnt is learnt on this one."
+ALONE = (
+    "waits for: the kind of work that takes most of the turn's time, and its share. With a single session, what is "
+    "learnt is learnt on this one."
+)
 PER_TURN = "The energy-delay product is that of each turn, added up."
 
 
 def as_text(study: Study, costs: Sequence[DeviceCosts]) -> Group:
     """The plan of a single session, the policies beside each other, and the gain."""
-    notes = [_what(study, costs)]
-    if study.setting.objective == "edp":
-        notes.append(PER_TURN)
-    if len(study.sessions) > 1:
-        return Group(*notes, _policies(study), *_gains(study), LEGEND)
-    plan = _columns(steps(study.judged[0], study.plans[PLAN][0], study.devices))
-    return Group(*notes, plan, _policies(study), *_gains(study), LEGEND, ALONE)
+    parts: list[Any] = [_what(study, costs), *_notes(study, costs)]
+    if len(study.sessions) == 1:
+        plan = steps(study.judged[0], study.plans[PLAN][0], costs)
+        parts.append(_columns(_shown(step, study.setting) for step in plan))
+    return Group(*parts, _policies(study), *_gains(study), LEGEND, *[ALONE] * (len(study.sessions) == 1))
+
+
+def _notes(study: Study, costs: Sequence[DeviceCosts]) -> list[str]:
+    alone = link_alone(costs, ["time", "energy"]) if study.setting.link else []
+    return [*[PER_TURN] * (study.setting.objective == "edp"), *loading(costs), *alone]
 
 
 def _what(study: Study, costs: Sequence[DeviceCosts]) -> str:
@@ -43,24 +52,35 @@ def _what(study: Study, costs: Sequence[DeviceCosts]) -> str:
     return f"{study.setting.objective} of {turns} turns in {len(study.sessions)} sessions ({origins}{''.join(scopes)})"
 
 
-def steps(table: Table, plan: Plan, devices: Sequence[str]) -> list[dict[str, Any]]:
-    """A session's turns, one by one."""
+def steps(table: Table, plan: Plan, costs: Sequence[DeviceCosts]) -> list[dict[str, Any]]:
+    """A session's turns, one by one. `bottleneck` is the kind of work that takes most of the time, by `share`."""
     found, held = outcome(table, plan), table.history
+    most, share = largest(waits(table, plan, costs))
     return [
         {
             "turn": k + 1,
             "history": int(held[k]),
             "prompt": turn.prompt,
             "output": turn.output,
-            "device": devices[plan.device[k]],
+            "device": costs[plan.device[k]].device,
             "way": "transfer" if plan.way[k] == TRANSFER else "re-prefill" if held[plan.held[k]] < held[k] else "stay",
             "missing": int(held[k] - held[plan.held[k]]),
             "moved_bytes": float(found.moved[k]),
             "seconds": float(found.seconds[k]),
             "joules": None if found.joules is None else float(found.joules[k]),
+            "bottleneck": [*KINDS][most[k]],
+            "share": float(share[k]),
         }
         for k, turn in enumerate(table.view.turns)
     ]
+
+
+def _shown(step: dict[str, Any], setting: Setting) -> dict[str, Any]:
+    """A turn as a line of the plan."""
+    line = {name: step[name] for name in ("turn", "history", "prompt", "output", "device", "way", "missing")}
+    moved = {"KV moved": f"{number(step['moved_bytes'] / 1e6)} MB"} if setting.link else {}
+    costs = {name: step[name] for name in ("seconds", "joules") if step[name] is not None}
+    return {**line, **moved, **costs, "waits for": f"{step['bottleneck']} {100 * step['share']:.0f} %"}
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
@@ -136,7 +156,7 @@ def _factor(gain: Interval) -> str:
     return f"{gain.value:.2f}" + (f" [{gain.low:.2f}, {gain.high:.2f}]" if gain.low and gain.high else "")
 
 
-def encoded(study: Study) -> dict[str, Any]:
+def encoded(study: Study, costs: Sequence[DeviceCosts]) -> dict[str, Any]:
     """All of it as JSON; the turns of every session's plan."""
     plans = zip(study.sessions, study.judged, study.plans[PLAN], strict=True)
     found = study.gains()
@@ -144,7 +164,9 @@ def encoded(study: Study) -> dict[str, Any]:
         "objective": study.setting.objective,
         "unit": OBJECTIVES[study.setting.objective],
         "static": study.static,
-        "plan": {name: steps(table, plan, study.devices) for name, table, plan in plans},
+        "notes": _notes(study, costs),
+        "loading_s": {each.device: each.loading_s for each in costs},
+        "plan": {name: steps(table, plan, costs) for name, table, plan in plans},
         "policies": rows(study),
         "gains": found and _encoded_gains(found),
     }

@@ -52,10 +52,12 @@ def _space(name: str, models: Sequence[Model]) -> Space:
 def _drawn(models: Sequence[Model]) -> tuple[list[str], list[Picture]]:
     costs = device_costs(models, energy=False)
     if len(costs) == 1:
-        return [], [bottleneck_map([bottlenecks(costs[0].time, mapped(costs))])]
+        return [], [bottleneck_map(bottlenecks(costs, mapped(costs)))]
     costs, aims, doubts = _comparable(models, costs)
-    maps = region_maps(costs, mapped(costs), aims)
-    return [*meters(costs), *doubts], [*pictures(costs, maps, [boundaries(found, costs) for found in maps])]
+    grid = mapped(costs)
+    maps = region_maps(costs, grid, aims)
+    edges = [boundaries(found, costs) for found in maps]
+    return [*meters(costs), *doubts], [*pictures(costs, maps, edges, [bottlenecks(costs, grid)])]
 
 
 def _comparable(models: Sequence[Model], timed: list[DeviceCosts]) -> tuple[list[DeviceCosts], list[Aim], list[str]]:

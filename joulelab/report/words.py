@@ -51,7 +51,11 @@ STATES = {
 
 
 def tokens(history: float, prompt: float, output: float | None) -> str:
-    """A configuration: (history +) prompt → output tokens; what they all have a prefill of has no output."""
+    """A configuration: (history +) prompt → output tokens; what they all have a prefill of has no output. Without a
+    prompt it is a move, of the cache of a history or of the model.
+    """
+    if not prompt:
+        return f"cache of {history:g}" if history else "the model"
     return f"{f'{history:g}+' if history else ''}{prompt:g}" + ("" if output is None else f"→{output:g}")
 
 

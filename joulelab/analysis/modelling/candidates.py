@@ -31,6 +31,7 @@ RAMPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Time constants [s] that power follows a load with, or a sensor the power; no phase that is shorter shows one."""
 MAX_HINGES = 2
 SECONDS, ONSET_TOKEN = Term("seconds"), Term("onset_token")
+LOAD, HELD = Term("load"), Term("held")
 
 _Terms = tuple[Term, ...]
 
@@ -148,4 +149,15 @@ def _staircases(prompts: Floats) -> Iterator[_Terms]:
             yield (START, *(Term("tokens", ends) for ends in pairwise((0.0, *knots, math.inf))), PAIR)
 
 
-_CANDIDATES = {"prefill": _prefill, "decode": _decode, "total": _total}
+def _load(_target: str, _points: pd.DataFrame) -> Iterator[_Terms]:
+    yield (LOAD,)
+
+
+def _transfer(target: str, _points: pd.DataFrame) -> Iterator[_Terms]:
+    yield (HELD,)
+    yield START, HELD
+    if target == "energy":
+        yield (SECONDS,)
+
+
+_CANDIDATES = {"prefill": _prefill, "decode": _decode, "total": _total, "load": _load, "transfer": _transfer}

@@ -18,13 +18,18 @@ from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid
 from joulelab.quantities import Channel, Origin
 
-PHASES = ("prefill", "decode", "total")
+INFERENCE = ("prefill", "decode", "total")
+PHASES = (*INFERENCE, "load", "transfer")
 KEYS = {
     "prefill": ["history", "prompt"],
     "decode": ["history", "prompt", "output"],
     "total": ["history", "prompt", "output"],
+    "load": ["history"],
+    "transfer": ["history"],
 }
-"""What a configuration of a phase is: the prefill does not know how many tokens will follow."""
+"""What a configuration of a phase is: the prefill does not know how many tokens will follow, and a load, which is of
+none, has one configuration.
+"""
 RESOLVED = ("deconvolve", "steady")
 """Methods that do not need a phase to be longer than the sensor's period."""
 MOST = 0.5
@@ -85,6 +90,11 @@ class Case:
     def phases(self) -> list[str]:
         seen = {*self.rows["phase"].unique(), *self.dropped["phase"].unique()}
         return [phase for phase in PHASES if phase in seen]
+
+    @property
+    def judged(self) -> list[str]:
+        """The phases that have verdicts: of loads there is nothing to hold out."""
+        return [phase for phase in self.phases if phase != "load"]
 
     def points(self, phase: str, rows: pd.DataFrame | None = None, *, unfit: bool = False) -> pd.DataFrame:
         """One row a configuration of `phase`: means over its repeats, their number `runs` and variation `cv`.
@@ -249,9 +259,14 @@ def _case(about: dict[str, Any], table: pd.DataFrame, short: str) -> Case:
 
 
 def _configurations(rows: pd.DataFrame) -> Ints:
-    """The number of each row's configuration among those of its phase, in order."""
+    """The number of each row's configuration among those of its phase, in order. Each load counts as one: they have
+    nothing else to differ in, and their scatter is the error of a prediction.
+    """
     output = rows["output"].where(rows["phase"] != "prefill", 1.0)
-    return np.asarray(rows.assign(output=output).groupby(["phase", *CONFIGURATION]).ngroup(), np.int64)
+    number = rows.assign(output=output).groupby(["phase", *CONFIGURATION]).ngroup()
+    loads = rows["phase"] == "load"
+    number[loads] = len(rows) + np.arange(loads.sum())
+    return np.asarray(number, np.int64)
 
 
 def _outside(table: pd.DataFrame, valid: Sequence[Bound]) -> pd.Series[bool]:

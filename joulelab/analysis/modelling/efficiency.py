@@ -85,3 +85,5 @@ def _works(
     yield _Work("attention arithmetic", {"pair", "tiled_pair"}, batch * float(attention[0]), "FLOP/s", compute)
     yield _Work("reading the weights", {"pass"}, float(weights[0]), "B/s", bandwidth)
     yield _Work("reading the cache", CONTEXTS, batch * float(cache[0]), "B/s", bandwidth)
+    yield _Work("moving the cache, out and in", {"held"}, shape.kv_bytes_per_token * float(h[0]), "B/s", None)
+    yield _Work("loading the weights", {"load"}, shape.weight_bytes, "B/s", None)

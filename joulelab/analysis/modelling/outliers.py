@@ -92,7 +92,8 @@ def _fitted(rows: pd.DataFrame) -> Floats:
 
 def _counts(phase: str, h: Floats, p: Floats, o: Floats) -> Floats:
     """The work counts [rows, terms] that some row has."""
-    decode = [passes(o), decode_pairs(h, p, o)] if phase != "prefill" else []
-    prefill = [p, prefill_pairs(h, p)] if phase != "decode" else []
-    counts = np.stack([np.ones_like(p), *prefill, *decode], axis=1)
+    decode = [passes(o), decode_pairs(h, p, o)] if phase in {"decode", "total"} else []
+    prefill = [p, prefill_pairs(h, p)] if phase in {"prefill", "total"} else []
+    moved = [h] if phase == "transfer" else []
+    counts = np.stack([np.ones_like(p), *prefill, *decode, *moved], axis=1)
     return np.asarray(counts[:, (counts > 0).any(axis=0)])

@@ -97,7 +97,7 @@ class PhaseModel:
 
     @property
     def seen_history(self) -> bool:
-        return self.valid["history"][1] > 0
+        return self.phase == "load" or self.valid["history"][1] > 0
 
     def beyond(self, points: pd.DataFrame) -> list[str]:
         """Which of the points' columns leave the range that the fit has seen."""

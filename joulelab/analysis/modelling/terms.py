@@ -39,6 +39,8 @@ def _seconds(w: Work) -> Floats:
 
 _KINDS = {
     "start": _Kind("", "", lambda w: np.ones_like(w.p)),
+    "load": _Kind("", "", lambda w: np.ones_like(w.p)),
+    "held": _Kind("h", "token", lambda w: w.h),
     "token": _Kind("p", "token", lambda w: w.p),
     "tile": _Kind("ceil{0:g}(p)", "token", lambda w, tile: work.padded(w.p, tile)),
     "roofline": _Kind("roof{0:g},{1:g},{2:g}(p)", "token", lambda w, *at: work.roofline(w.p, *at)),

@@ -107,7 +107,7 @@ def validate(
         raise UserError(f"cannot hold out by {split!r}{nearest(split, get_args(Split))}")
     found = _cases(phases, split, min_periods, valid, gain)
     return [
-        _judge(case, phase, limits[case.target], split, seed, direct=True) for case in found for phase in case.phases
+        _judge(case, phase, limits[case.target], split, seed, direct=True) for case in found for phase in case.judged
     ]
 
 
@@ -129,7 +129,7 @@ def across(
         or _judge(case, phase, LIMITS[case.target], split, seed, direct=False)
         for split in get_args(Split)
         for case in _cases(phases, split, min_periods, valid, gain)
-        for phase in (["total"] if "total" in case.phases else case.phases)
+        for phase in (["total"] if "total" in case.phases else case.judged)
     ]
 
 

@@ -69,8 +69,7 @@ def with_copies(cost: Floats, held: Ints) -> list[int]:
     labels = Labels(held[None, :], np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
     steps = []
     for k in range(len(cost)):
-        reached = _extended(labels, cost[k], past + k + 1)
-        labels = _undominated(_only(reached, reached.cost + least[k, reached.device] <= known), cost[k + 1 :])
+        labels = _undominated(_extended(labels, cost[k], least[k], known, past + k + 1), cost[k + 1 :])
         if len(labels.cost) > MOST_LABELS:
             raise DataInvalid(
                 f"too many plans for {len(cost)} turns on {cost.shape[2]} devices that keep their caches are about as "
@@ -84,13 +83,17 @@ def with_copies(cost: Floats, held: Ints) -> list[int]:
     return plan[::-1]
 
 
-def _extended(labels: Labels, cost: Floats, turns: int) -> Labels:
-    """Every label with the next turn on every device, after which that device holds all `turns`; duplicates merged."""
-    n, devices = labels.held.shape
-    parent, device = np.divmod(np.arange(n * devices), devices)
-    total = labels.cost[parent] + cost[labels.held[parent, device], device]
-    held = labels.held[parent]
+def _extended(labels: Labels, cost: Floats, least: Floats, known: float, turns: int) -> Labels:
+    """Every label with the next turn on every device, after which that device holds all `turns`; duplicates merged.
+
+    Without those that with the `least` [devices] that is still to come cost more than what is `known`.
+    """
+    total = labels.cost[:, None] + cost[labels.held, np.arange(len(least))]
+    parent, device = np.nonzero(total + least <= known)
+    total, held = total[parent, device], labels.held[parent]
     held[np.arange(len(held)), device] = turns
+    if len(total) == 1:
+        return Labels(held, total, parent, device)
     order = np.argsort(total, kind="stable")
     _, first = np.unique(held[order], axis=0, return_index=True)
     kept = order[np.sort(first)]
@@ -99,7 +102,7 @@ def _extended(labels: Labels, cost: Floats, turns: int) -> Labels:
 
 def _undominated(labels: Labels, later: Floats) -> Labels:
     """The labels, cheapest first, without those that one of the cheapest beats whatever is still to come."""
-    if not len(later):
+    if not len(later) or len(labels.cost) == 1:
         return _only(labels, slice(1))
     rivals = _only(labels, slice(RIVALS))
     lags = (_lag(rivals.held[:, j], labels.held[:, j], later[:, :, j]) for j in range(later.shape[2]))
@@ -119,9 +122,8 @@ def _least_to_go(cost: Floats) -> Floats:
     turns, prefixes, devices = cost.shape
     row = np.arange(turns)
     whole = prefixes - turns + row
-    behind = cost.copy()
-    behind[row, whole] = np.inf
-    stay, move = cost[row, whole], behind.min(axis=1)
+    stay = cost[row, whole]
+    move = np.array([own[:held].min(axis=0, initial=np.inf) for own, held in zip(cost, whole, strict=True)])
     least = np.zeros((turns, devices))
     for k in range(turns - 1, 0, -1):
         least[k - 1] = np.minimum(stay[k] + least[k], (move[k] + least[k]).min())

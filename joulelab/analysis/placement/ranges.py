@@ -38,6 +38,12 @@ class Ranged:
     def joules(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike) -> Floats:
         return self._seen(self.costs.joules(history, prompt, output), history, prompt, output)
 
+    def moving_seconds(self, tokens: ArrayLike) -> Floats:
+        return self.costs.moving_seconds(tokens)
+
+    def moving_joules(self, tokens: ArrayLike) -> Floats:
+        return self.costs.moving_joules(tokens)
+
     def _seen(self, cost: Floats, *point: ArrayLike) -> Floats:
         seen = np.ones(cost.shape, bool)
         for part in (part for model in self.costs.models for part in model.parts("total")):

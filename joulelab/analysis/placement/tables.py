@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from joulelab.analysis.placement.link import Link, parse_link
 from joulelab.analysis.placement.turns import Turn, histories
 from joulelab.analysis.space.costs import Idle
+from joulelab.analysis.space.link import Link, cache_bytes, parse_link
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.errors import DataInvalid, UserError
 from joulelab.quantities import parse_quantity
@@ -25,7 +25,9 @@ RE_PREFILL, TRANSFER = 0, 1
 
 
 class Device(Protocol):
-    """What a device's inferences cost: `DeviceCosts`, or the truth of a simulated one."""
+    """What a device's inferences cost, and what it takes by itself to move a cache: `DeviceCosts`, or the truth of a
+    simulated one.
+    """
 
     @property
     def device(self) -> str: ...
@@ -35,6 +37,8 @@ class Device(Protocol):
     def kv_bytes_per_token(self) -> float | None: ...
     def seconds(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, /) -> Floats: ...
     def joules(self, history: ArrayLike, prompt: ArrayLike, output: ArrayLike, /) -> Floats: ...
+    def moving_seconds(self, tokens: ArrayLike, /) -> Floats: ...
+    def moving_joules(self, tokens: ArrayLike, /) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -97,28 +101,19 @@ class Table:
 
 class _Fleet(NamedTuple):
     """Of each device [devices]: cache [B/token], what the others draw while it works, and what all draw while a cache
-    moves to it [W].
+    is on the link to it [W].
     """
 
     kv: Floats
     others_w: Floats
-    moving_w: Floats
+    waiting_w: Floats
 
     @classmethod
     def of(cls, devices: Sequence[Device], setting: Setting) -> _Fleet:
-        kv = np.array([_cache(device, setting) for device in devices])
+        kv = np.array([cache_bytes(d.device, d.kv_bytes_per_token) if setting.link else 0.0 for d in devices])
         idle = np.array([_idle(device, setting) for device in devices])
         others = idle.sum() - idle if setting.idle == "awake" else np.zeros(len(idle))
         return cls(kv, others, others + idle)
-
-
-def _cache(device: Device, setting: Setting) -> float:
-    """0 where nothing moves."""
-    if setting.link is None:
-        return 0.0
-    if device.kv_bytes_per_token is None:
-        raise DataInvalid(f"nothing says how large the KV cache of {device.device} is: leave --link out")
-    return device.kv_bytes_per_token
 
 
 def _idle(device: Device, setting: Setting) -> float:
@@ -131,20 +126,24 @@ def _idle(device: Device, setting: Setting) -> float:
 
 
 class Grid(NamedTuple):
-    """The inferences [n] of a view without transfers, and where they stand in its table: row and prefix."""
+    """The inferences [n] of a view without transfers, where they stand in its table, row and prefix, and how many
+    tokens of history they are `missing`, which are read along with the prompt.
+    """
 
     row: Ints
     prefix: Ints
     history: Ints
     prompt: Ints
     output: Ints
+    missing: Ints
 
     @classmethod
     def of(cls, view: View) -> Grid:
         turns, held = np.array(view.turns), np.array(histories(view.turns))
         row, prefix = np.nonzero(np.tri(len(turns) - view.first, len(turns), view.first, dtype=bool))
         turn = row + view.first
-        return cls(row, prefix, held[prefix], held[turn] - held[prefix] + turns[turn, 0], turns[turn, 1])
+        missing = held[turn] - held[prefix]
+        return cls(row, prefix, held[prefix], missing + turns[turn, 0], turns[turn, 1], missing)
 
 
 def tables(devices: Sequence[Device], views: Sequence[View], setting: Setting) -> list[Table]:
@@ -156,43 +155,45 @@ def tables(devices: Sequence[Device], views: Sequence[View], setting: Setting) -
         raise DataInvalid("what the link draws is unknown: add it to --link, such as 0.5 uJ/byte")
     fleet = _Fleet.of(devices, setting)
     grids = [Grid.of(view) for view in views]
-    h, p, o = (np.concatenate([grid[column] for grid in grids]) for column in (2, 3, 4))
+    h, p, o, missing = (np.concatenate([grid[column] for grid in grids]) for column in (2, 3, 4, 5))
     seconds = np.stack([device.seconds(h, p, o) for device in devices], axis=1)
     costs = [seconds]
     if setting.objective != "latency":
         # What is infinite stays so: where the others draw nothing, the product is left out.
         others = np.multiply(seconds, fleet.others_w, out=np.zeros_like(seconds), where=fleet.others_w > 0)
         costs.append(np.stack([device.joules(h, p, o) for device in devices], axis=1) + others)
+    both = zip(costs, _transfers(devices, missing, fleet, setting.link), strict=False)
     ends = np.cumsum([len(grid.row) for grid in grids])[:-1]
-    split = zip(*(np.split(cost, ends) for cost in costs), strict=True)
-    return [_table(view, grid, own, fleet, setting.link) for view, grid, own in zip(views, grids, split, strict=True)]
+    split = zip(*(np.split(np.stack(each, axis=-1), ends) for each in both), strict=True)
+    return [_table(view, grid, own, fleet) for view, grid, own in zip(views, grids, split, strict=True)]
 
 
-def _table(view: View, grid: Grid, costs: Sequence[Floats], fleet: _Fleet, link: Link | None) -> Table:
-    """From seconds and, where they count, joules [inferences, devices] without transfers."""
-    held = np.array(histories(view.turns))
-    rows = np.arange(view.first, len(view.turns))
-    moved = (held[rows, None] - held[:-1])[:, :, None] * fleet.kv
-    transfers = [np.where(moved > 0, each, np.inf) for each in _transfers(moved, fleet, link)]
-    filled = [_both_ways(grid, view, cost, transfer) for cost, transfer in zip(costs, transfers, strict=False)]
+def _transfers(devices: Sequence[Device], missing: Ints, fleet: _Fleet, link: Link | None) -> tuple[Floats, Floats]:
+    """Seconds and joules [n, devices] that it takes to move so many tokens of a cache to each device."""
+    if link is None:
+        never = np.full((len(missing), len(devices)), np.inf)
+        return never, never
+    moved = missing[:, None] * fleet.kv
+    on_link = link.seconds(moved)
+    own_s = np.stack([device.moving_seconds(missing) for device in devices], axis=1)
+    own_j = np.stack([device.moving_joules(missing) for device in devices], axis=1) + own_s * fleet.others_w
+    joules = on_link * fleet.waiting_w + moved * (link.joules_per_byte or 0.0) + own_j
+    return np.where(moved > 0, on_link + own_s, np.inf), np.where(moved > 0, joules, np.inf)
+
+
+def _table(view: View, grid: Grid, costs: Sequence[Floats], fleet: _Fleet) -> Table:
+    """From seconds and, where they count, joules [n, devices, 2] without transfers, and of the transfers alone."""
+    filled = [_both_ways(grid, view, cost) for cost in costs]
     return Table(view, filled[0], filled[1] if len(filled) > 1 else None, fleet.kv)
 
 
-def _transfers(moved: Floats, fleet: _Fleet, link: Link | None) -> tuple[Floats, Floats]:
-    """Seconds and joules that it takes to move so many bytes to each device."""
-    if link is None:
-        return np.full(moved.shape, np.inf), np.full(moved.shape, np.inf)
-    wait = link.rtt_s + moved / link.bandwidth
-    return wait, wait * fleet.moving_w + moved * (link.joules_per_byte or 0.0)
+def _both_ways(grid: Grid, view: View, cost: Floats) -> Floats:
+    """A table [rows, prefixes, devices, ways] of `cost` [n, devices, 2].
 
-
-def _both_ways(grid: Grid, view: View, cost: Floats, transfer: Floats) -> Floats:
-    """A table [rows, prefixes, devices, ways] of `cost` [inferences, devices].
-
-    `transfer` [rows, prefixes, devices] comes on top of the turn on a device that holds the whole context.
+    A transfer comes on top of the turn on a device that holds the whole context.
     """
-    computed = np.full(transfer.shape, np.inf)
-    computed[grid.row, grid.prefix] = cost
-    rows = np.arange(len(transfer))
-    whole = computed[rows, view.first + rows]
-    return np.stack([computed, whole[:, None] + transfer], axis=-1)
+    found = np.full((len(view.turns) - view.first, len(view.turns), *cost.shape[1:]), np.inf)
+    found[grid.row, grid.prefix] = cost
+    rows = np.arange(len(found))
+    found[..., TRANSFER] += found[rows, view.first + rows, :, RE_PREFILL][:, None]
+    return found

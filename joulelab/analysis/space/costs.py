@@ -52,9 +52,37 @@ class DeviceCosts:
             raise DataInvalid(f"{self.device} has no energy model")
         return self.energy.predict(history, prompt, output)
 
+    def moving_seconds(self, tokens: ArrayLike) -> Floats:
+        """The time [s] that a device itself takes to move a cache of so many tokens, out of the engine and back in.
+
+        That of the receiver stands for both ends: the sender's half and the receiver's. What was measured of other
+        lengths is extrapolated; 0 where nothing was measured.
+        """
+        return _moving(self.time, tokens)
+
+    def moving_joules(self, tokens: ArrayLike) -> Floats:
+        """The energy [J] of that, at the meter's scope."""
+        return _moving(self.energy, tokens)
+
+    @property
+    def loading_s(self) -> float | None:
+        """The time [s] that it takes to load the language model; None where nothing measured it."""
+        return float(self.time.predict(0, 0, 0, "load")[0]) if knows(self.time, "load") else None
+
     @property
     def models(self) -> list[Model]:
         return [model for model in (self.time, self.energy) if model]
+
+
+def knows(model: Model | None, phase: str) -> bool:
+    """Whether a phase was measured that is no part of an inference."""
+    return model is not None and any(part.phase == phase for part in model.phases)
+
+
+def _moving(model: Model | None, tokens: ArrayLike) -> Floats:
+    if model is None or not knows(model, "transfer"):
+        return np.zeros(np.shape(tokens))
+    return np.maximum(model.predict(tokens, 0, 0, "transfer"), 0.0)
 
 
 def device_costs(
