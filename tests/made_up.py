@@ -22,7 +22,7 @@ def part(target: str, phase: str, beta: dict[Term, float], u_rel: float = 0.01, 
     valid = {name: ends for name, ends in (SEEN | seen).items() if (phase, name) != ("prefill", "output")}
     named = zip(form.names, form.units, values.tolist(), strict=True)
     known = tuple(Coefficient(name, unit, value, value, value) for name, unit, value in named)
-    return PhaseModel(phase, form, known, np.diag((u_rel * values) ** 2).tolist(), 0.0, 36, valid, None, "wls", ())
+    return PhaseModel(phase, form, known, np.diag((u_rel * values) ** 2).tolist(), 0.0, 36, valid, {}, "wls", ())
 
 
 def model(device: str, target: str, phases: Sequence[PhaseModel], **changed: Any) -> Model:

@@ -223,9 +223,8 @@ def test_an_energy_is_chained_to_predicted_times_and_never_to_observed_ones() ->
     energy = list(cases(only(synthetic(), "decode"), 5))[1]
     fitted = fit_case(energy, "decode")
     assert "seconds" in {term.kind for term in fitted.form.terms}
-    assert fitted.timed is not None
     asked = grid([(0, 64, 16), (256, 100, 40)])
-    assert fitted.predict(asked) == pytest.approx(1 + 10 * fitted.timed.predict(asked))
+    assert fitted.predict(asked) == pytest.approx(1 + 10 * fitted.timed["seconds"].predict(asked))
     assert list(asked) == ["history", "prompt", "output"]
 
 
@@ -235,6 +234,24 @@ def test_where_power_takes_time_to_rise_an_energy_is_that_of_ramped_seconds() ->
     phases.table["energy_j"] = 5 * t + 20 * (t + 0.05 * np.expm1(-t / 0.05))
     form = of("energy", phases).phases[0].form
     assert str(form) == "e_seconds t + e_ramped t[0.05s]"
+
+
+def test_a_decode_s_energy_depends_on_how_far_the_power_has_risen_before_it() -> None:
+    phases = synthetic(grid=[(h, p, o) for h in (0, 256) for p in (8, 16, 32, 64, 120, 256) for o in (8, 32)])
+    table = phases.table
+    before = table[table["phase"] == "prefill"].set_index("inference")["duration_s"]
+    decodes = table["phase"] == "decode"
+    risen = -np.expm1(-before.loc[table.loc[decodes, "inference"]].to_numpy() / 0.02)
+    table.loc[decodes, "energy_j"] = 10 * table.loc[decodes, "duration_s"] - 2 + 3 * risen
+    energy = fit(phases)[1]
+    [_, decode] = energy.phases
+    assert str(decode.form) == "e_onset [o>1] + e_risen r[0.02s] + e_seconds t"
+    assert decode.beta == pytest.approx([-2, 3, 10])
+    assert decode.timed.keys() == {"seconds", "before"}
+    assert energy.predict(0, 64, 8, "decode") == pytest.approx(
+        table[decodes & (table["history"] == 0) & (table["prompt"] == 64) & (table["output"] == 8)]["energy_j"].mean()
+    )
+    assert Model.from_json(json.loads(json.dumps(energy.to_json()))) == energy
 
 
 @pytest.mark.parametrize("loss", ["huber", "quantile"])

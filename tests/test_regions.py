@@ -255,7 +255,7 @@ def test_a_roofline_waits_for_weights_before_it_waits_for_arithmetic() -> None:
     timed = model("d", "time", [roofline, part("time", "decode", {Term("pass"): 1e-9})])
     found = kinds(timed, pd.DataFrame({"history": 0, "prompt": [64, 128, 256], "output": 2}))
     assert (found["compute"] > found["weights"]).tolist() == [False, False, True]
-    chained = replace(part("energy", "prefill", {Term("seconds"): 7.0}), timed=roofline)
+    chained = replace(part("energy", "prefill", {Term("seconds"): 7.0}), timed={"seconds": roofline})
     energy = model("d", "energy", [chained, part("energy", "decode", {Term("pass"): 7e-9})])
     joules = kinds(energy, pd.DataFrame({"history": 0, "prompt": [64, 128, 256], "output": 2}))
     assert joules["compute"] == pytest.approx(7 * found["compute"])

@@ -13,7 +13,7 @@ from benchmarks.timing import medians, seconds, taking_turns
 from joulelab.analysis.placement.exact import with_copies, without_copies
 from joulelab.calibration.integrals import Floats
 
-TURNS, DEVICES, ROUNDS = 1000, 8, 9
+TURNS, DEVICES, ROUNDS, WORKLOADS = 1000, 8, 9, 4
 LIMIT_MS = 50.0
 FEW_TURNS, FEW_DEVICES, SMALL_CASES = 6, 3, 200
 CACHE_B_PER_TOKEN, LINK_B_PER_S = 32768, 25e6
@@ -26,13 +26,14 @@ def speed() -> Iterator[Row]:
     stay, move = cost[turn, turn], cost[:, 0]
     candidates = {
         "holder": partial(seconds, partial(without_copies, stay, move)),
-        "all": partial(seconds, partial(with_copies, cost, np.zeros(DEVICES, np.int64))),
         "every pair of devices in turn": partial(seconds, partial(all_pairs, stay, move)),
     }
     found = {name: 1e3 * value for name, value in medians(taking_turns(ROUNDS, candidates)).items()}
-    holder, both = found.pop("holder"), found.pop("all")
-    yield Row("1,000 turns on 8 devices, the last holder keeps the cache", holder, "ms", LIMIT_MS, "lower", found)
-    yield Row("1,000 turns on 8 devices, all keep their caches (label setting)", both, "ms", LIMIT_MS, "lower")
+    ours = found.pop("holder")
+    yield Row("1,000 turns on 8 devices, the last holder keeps the cache", ours, "ms", LIMIT_MS, "lower", found)
+    took = [1e3 * seconds(partial(plan, workload(TURNS, DEVICES, seed), copies=True)) for seed in range(WORKLOADS)]
+    what = f"1,000 turns on 8 devices, all keep their caches (label setting): slowest of {WORKLOADS} workloads"
+    yield Row(what, max(took), "ms", LIMIT_MS, "lower", {"the fastest": min(took)})
 
 
 def exactness() -> Iterator[Row]:

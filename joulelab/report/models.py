@@ -25,6 +25,7 @@ SYMBOLS = {
     "step": "1 where the prompt is longer, else 0",
     "onset": "1 where there is a decode, else 0",
     "onset_token": "prompt tokens where there is a decode, else 0",
+    "risen": "how far the power has risen when the decode begins, from 0 to 1, with this time constant",
     "pass": "passes of the decode; the first of the o output tokens ends the prefill",
     "context": "pairs of tokens attended in the decode, history included",
     "within": "pairs attended in the passes of the decode that attend at most so many tokens each",

@@ -38,11 +38,11 @@ _Terms = tuple[Term, ...]
 
 def candidates(target: str, phase: str, points: pd.DataFrame) -> list[Form]:
     """The forms that may explain `phase` of points with columns `history`, `prompt`, `output`; the first is the
-    simplest. Chained ones are among them where the points have `seconds`. Knots lie in the interior of what the points
-    have seen.
+    simplest. Chained ones are among them where the points have the predicted times. Knots lie in the interior of what
+    the points have seen.
     """
     forms = (Form(target, terms) for terms in dict.fromkeys(_CANDIDATES[phase](target, points)))
-    return [form for form in forms if "seconds" in points or not form.chained]
+    return [form for form in forms if form.chained <= {*points.columns}]
 
 
 def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
@@ -106,6 +106,9 @@ def _decode(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
     yield ONSET, SECONDS, CONTEXT
     yield ONSET, SECONDS, PASS
     yield ONSET, ONSET_TOKEN, SECONDS
+    for risen in (Term("risen", (constant,)) for constant in RAMPS):
+        yield ONSET, risen, SECONDS
+        yield ONSET, risen, PASS, CONTEXT
 
 
 def _total(target: str, points: pd.DataFrame) -> Iterator[_Terms]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ from scipy import sparse, stats
 
 from joulelab.analysis.modelling.cases import KEYS, LOADS, Case
 from joulelab.analysis.modelling.fitting import choose_form
-from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.forms import Form, timed_by, with_times
 from joulelab.analysis.modelling.intervals import LEVEL, Errors, Uncertainty, clustered, resampled, uncertainty
 from joulelab.analysis.modelling.losses import Bools, Fit, Loss, scale
 from joulelab.analysis.modelling.phase_model import Coefficient, PhaseModel
@@ -24,10 +26,8 @@ def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "
 
     DataInvalid, with the reason, where the points support no form.
     """
-    timed = _timed(case, phase) if form is None or form.chained else None
-    points = case.points(phase)
-    if timed:
-        points["seconds"] = timed.predict(points)
+    timed = _timed(case, phase) if form is None or form.chained else {}
+    points = with_times(case.points(phase), timed)
     sought = 0
     if form is None:
         form = choose_form(case.target, phase, points)
@@ -36,8 +36,8 @@ def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "
     fit = Fit(signed, loss)
     beta = fit(X, points["y"].to_numpy())
     active = ~signed & (beta == 0)
-    late = _late(form, timed, points, beta) if timed and form.chained else np.zeros((len(points), 0))
-    errors = _errors(points, case.correlated(phase), late)
+    timed = {name: timed[name] for name in form.chained}
+    errors = _errors(points, case.correlated(phase), _late(form, timed, points, beta))
     told = case.origin != Origin.IMPORTED
     found = _uncertainty(X, points["y"].to_numpy(), errors, active, fit, sought, told)
     valid = {name: (float(points[name].min()), float(points[name].max())) for name in KEYS[phase]}
@@ -49,18 +49,21 @@ def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "
         misfit=max(found.misfit, found.unseen),
         configurations=len(points),
         valid=valid,
-        timed=timed if form.chained else None,
+        timed=timed,
         loss=loss,
         bounds=tuple(name for name, hit in zip(form.names, active, strict=True) if hit),
     )
 
 
-def _timed(case: Case, phase: str) -> PhaseModel | None:
-    """The time model beside an energy, or None where its rows support none."""
-    try:
-        return phase_model(case.timed, phase) if case.timed else None
-    except DataInvalid:
-        return None
+def _timed(case: Case, phase: str) -> dict[str, PhaseModel]:
+    """The time models beside an energy, by column, without those that their rows do not support."""
+    found: dict[str, PhaseModel] = {}
+    if case.timed is None:
+        return found
+    for name, which in timed_by(phase).items():
+        with suppress(DataInvalid):
+            found[name] = phase_model(case.timed, which)
+    return found
 
 
 def _coefficients(form: Form, beta: Floats, half: Floats) -> tuple[Coefficient, ...]:
@@ -69,12 +72,15 @@ def _coefficients(form: Form, beta: Floats, half: Floats) -> tuple[Coefficient, 
     return tuple(Coefficient(name, unit, *map(float, numbers)) for name, unit, *numbers in rows)
 
 
-def _late(form: Form, timed: PhaseModel, points: pd.DataFrame, beta: Floats) -> Floats:
-    """What the errors of the time model's coefficients shift energies by [points, coefficients], in J."""
-    variances, axes = np.linalg.eigh(np.array(timed.covariance))
-    seconds = timed.design(points) @ (axes * np.sqrt(np.maximum(variances, 0.0)))
-    shifted = [form.design(points.assign(seconds=points["seconds"] + error)) for error in seconds.T]
-    return np.stack([(design - form.design(points)) @ beta for design in shifted], axis=1)
+def _late(form: Form, timed: Mapping[str, PhaseModel], points: pd.DataFrame, beta: Floats) -> Floats:
+    """What the errors of the time models' coefficients shift energies by [points, coefficients], in J."""
+    found = [np.zeros((0, len(points)))]
+    for name, model in timed.items():
+        variances, axes = np.linalg.eigh(np.array(model.covariance))
+        errors = model.design(points) @ (axes * np.sqrt(np.maximum(variances, 0.0)))
+        shifted = (form.design(points.assign(**{name: points[name] + error})) for error in errors.T)
+        found.append(np.stack([(design - form.design(points)) @ beta for design in shifted]))
+    return np.concatenate(found).T
 
 
 def _uncertainty(X: Floats, y: Floats, errors: Errors, active: Bools, fit: Fit, sought: int, told: bool) -> Uncertainty:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,27 +13,27 @@ import pandas as pd
 from joulelab.analysis.modelling.candidates import candidates
 from joulelab.analysis.modelling.cases import Case
 from joulelab.analysis.modelling.choice import choose, refusal, supported
-from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.forms import Form, timed_by, with_times
 from joulelab.analysis.modelling.losses import Fit, Loss
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 
+NO_TIMES: Mapping[str, Fitted] = MappingProxyType({})
 MOST_POINTS = 600
 """So many points, drawn at random, are enough to choose a form by."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A form with its coefficients [terms], and the time model that it is chained to."""
+    """A form with its coefficients [terms], and the models of the times that it is chained to, by column."""
 
     form: Form
     beta: Floats
-    timed: Fitted | None = None
+    timed: Mapping[str, Fitted] = field(default_factory=dict)
 
     def predict(self, points: pd.DataFrame) -> Floats:
         """The costs [s or J] of points with columns `history`, `prompt`, `output`."""
-        chained = points.assign(seconds=self.timed.predict(points)) if self.timed else points
-        return np.asarray(self.form.design(chained) @ self.beta)
+        return np.asarray(self.form.design(with_times(points, self.timed)) @ self.beta)
 
 
 def fit_case(case: Case, phase: str, loss: Loss = "wls") -> Fitted:
@@ -42,23 +45,28 @@ def fit_case(case: Case, phase: str, loss: Loss = "wls") -> Fitted:
     return fit_phase(case.target, phase, case.points(phase), timed, loss)
 
 
-def fit_timed(case: Case, phase: str) -> Fitted | None:
-    """The time model beside an energy, or None where its rows support none."""
-    try:
-        return fit_case(case.timed, phase) if case.timed else None
-    except DataInvalid:
-        return None
+def fit_timed(case: Case, phase: str) -> dict[str, Fitted]:
+    """The time models beside an energy, by column, without those that their rows do not support."""
+    found: dict[str, Fitted] = {}
+    if case.timed is None:
+        return found
+    for name, which in timed_by(phase).items():
+        with suppress(DataInvalid):
+            found[name] = fit_case(case.timed, which)
+    return found
 
 
-def fit_phase(target: str, phase: str, points: pd.DataFrame, timed: Fitted | None = None, loss: Loss = "wls") -> Fitted:
+def fit_phase(
+    target: str, phase: str, points: pd.DataFrame, timed: Mapping[str, Fitted] = NO_TIMES, loss: Loss = "wls"
+) -> Fitted:
     """Choose a form and fit it to points with columns `history`, `prompt`, `output` and `y`.
 
     DataInvalid, with the reason, where the points support none of the candidates.
     """
-    chained = points.assign(seconds=timed.predict(points)) if timed else points
+    chained = with_times(points, timed)
     form = choose_form(target, phase, chained)
     beta = Fit(np.array(form.signed), loss)(form.design(chained), chained["y"].to_numpy())
-    return Fitted(form, beta, timed if form.chained else None)
+    return Fitted(form, beta, {name: timed[name] for name in form.chained})
 
 
 def choose_form(target: str, phase: str, points: pd.DataFrame) -> Form:

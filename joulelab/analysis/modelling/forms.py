@@ -8,7 +8,9 @@ time explains an energy.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -50,22 +52,39 @@ class Form:
         return [self.target == "energy" and term.kind in ONSETS for term in self.terms]
 
     @property
-    def chained(self) -> bool:
-        """Whether it needs the seconds that a time model predicts."""
-        return any(term.kind in CHAINED for term in self.terms)
+    def chained(self) -> set[str]:
+        """Which predicted times it needs, by column: the `seconds` of its phase, those of the one `before`."""
+        return {CHAINED[term.kind] for term in self.terms if term.kind in CHAINED}
 
     def __str__(self) -> str:
         return " + ".join(f"{name} {term.symbol}".strip() for name, term in zip(self.names, self.terms, strict=True))
 
     def design(self, points: pd.DataFrame) -> Floats:
-        """The work counts [points, terms] of points with columns `history`, `prompt`, `output`, and `seconds` where the
-        form is chained.
+        """The work counts [points, terms] of points with columns `history`, `prompt`, `output`, and those that the form
+        is chained to.
         """
         work = workload(points)
         return np.stack([term.count(work) for term in self.terms], axis=1)
 
 
 def workload(points: pd.DataFrame) -> Work:
-    """What points with columns `history`, `prompt`, `output` and perhaps `seconds` ask for."""
-    h, p, o = (points[name].to_numpy(np.float64) for name in ("history", "prompt", "output"))
-    return Work(h, p, o, points["seconds"].to_numpy(np.float64) if "seconds" in points else None)
+    """What points with columns `history`, `prompt`, `output` and perhaps predicted times ask for."""
+    known = [name for name in ("seconds", "before") if name in points]
+    h, p, o, *times = (points[name].to_numpy(np.float64) for name in ("history", "prompt", "output", *known))
+    return Work(h, p, o, **dict(zip(known, times, strict=True)))
+
+
+def timed_by(phase: str) -> dict[str, str]:
+    """The phases whose predicted times an energy of `phase` may be chained to, by column."""
+    return {"seconds": phase, "before": "prefill"} if phase == "decode" else {"seconds": phase}
+
+
+class Predicts(Protocol):
+    """A model of a time."""
+
+    def predict(self, points: pd.DataFrame, /) -> Floats: ...
+
+
+def with_times(points: pd.DataFrame, timed: Mapping[str, Predicts]) -> pd.DataFrame:
+    """The points with the times [s] that models predict, by column."""
+    return points.assign(**{name: model.predict(points) for name, model in timed.items()})

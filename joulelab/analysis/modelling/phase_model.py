@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.analysis.modelling.forms import Form
+from joulelab.analysis.modelling.forms import Form, with_times
 from joulelab.analysis.modelling.intervals import LEVEL
 from joulelab.analysis.modelling.terms import parse
 from joulelab.calibration.integrals import Floats
@@ -31,8 +31,9 @@ class PhaseModel:
     """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty; `misfit`
     is the standard deviation, relative, of a configuration's mean about what the form says, or what it might be unseen.
 
-    `valid` is the range of `history`, `prompt` and `output` that the fit has seen. `timed` is the time model that an
-    energy is chained to; `loss` is what the fit minimised, `bounds` are the coefficients that it would have negative.
+    `valid` is the range of `history`, `prompt` and `output` that the fit has seen. `timed` are the models of
+    the times that an energy is chained to, by column of the points; `loss` is what the fit minimised, `bounds` are the
+    coefficients that it would have negative.
     """
 
     phase: str
@@ -42,7 +43,7 @@ class PhaseModel:
     misfit: float
     configurations: int
     valid: dict[str, tuple[float, float]]
-    timed: PhaseModel | None
+    timed: dict[str, PhaseModel]
     loss: str
     bounds: tuple[str, ...]
 
@@ -52,8 +53,8 @@ class PhaseModel:
         return np.array([coefficient.value for coefficient in self.coefficients])
 
     def design(self, points: pd.DataFrame) -> Floats:
-        """The work counts [points, terms]; where the form is chained, with the seconds that the time model predicts."""
-        return self.form.design(points.assign(seconds=self.timed.predict(points)) if self.timed else points)
+        """The work counts [points, terms]; where the form is chained, with the times that models predict."""
+        return self.form.design(with_times(points, self.timed))
 
     def predict(self, points: pd.DataFrame) -> Floats:
         """The costs [s or J] of points with columns `history`, `prompt`, `output`."""
@@ -67,12 +68,13 @@ class PhaseModel:
         own = stats.t.ppf((1 + LEVEL) / 2, dof) * np.sqrt(variance)
         return np.asarray(np.hypot(own, self._late(points, predicted)))
 
-    def _late(self, points: pd.DataFrame, predicted: Floats) -> Floats | float:
-        """What the energy changes by [J] where the time that it is chained to is off by half its interval."""
-        if not self.timed:
-            return 0.0
-        seconds = self.timed.predict(points) + self.timed.half_width(points)
-        return self.form.design(points.assign(seconds=seconds)) @ self.beta - predicted
+    def _late(self, points: pd.DataFrame, predicted: Floats) -> Floats:
+        """What the energy changes by [J] where the times that it is chained to are off by half their intervals."""
+        times, changes = with_times(points, self.timed), [np.zeros(len(points))]
+        for name, model in self.timed.items():
+            late = times.assign(**{name: times[name] + model.half_width(points)})
+            changes.append(self.form.design(late) @ self.beta - predicted)
+        return np.asarray(np.linalg.norm(changes, axis=0))
 
     def components(self, points: pd.DataFrame) -> dict[str, Floats]:
         """What each term adds [points] in s or J."""
@@ -115,7 +117,7 @@ class PhaseModel:
             "terms": [str(term) for term in self.form.terms],
             "coefficients": [asdict(coefficient) for coefficient in self.coefficients],
             "caveat": self.caveat,
-            "timed": self.timed and self.timed.to_json(),
+            "timed": {name: model.to_json() for name, model in self.timed.items()},
         }
 
     @classmethod
@@ -126,7 +128,7 @@ class PhaseModel:
             "coefficients": tuple(Coefficient(**coefficient) for coefficient in data["coefficients"]),
             "bounds": tuple(data["bounds"]),
             "valid": {name: (low, high) for name, (low, high) in data["valid"].items()},
-            "timed": cls.from_json(data["timed"]) if data["timed"] else None,
+            "timed": {name: cls.from_json(model) for name, model in data["timed"].items()},
         }
         return cls(**own | given)
 

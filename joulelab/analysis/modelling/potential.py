@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from joulelab.analysis.modelling.candidates import candidates
 from joulelab.analysis.modelling.cases import Case
 from joulelab.analysis.modelling.design import Part, Problem
-from joulelab.analysis.modelling.forms import Form, workload
+from joulelab.analysis.modelling.forms import Form, timed_by, with_times, workload
 from joulelab.analysis.modelling.models import Model
 from joulelab.analysis.modelling.phase_model import PhaseModel
 from joulelab.calibration.integrals import Floats, Ints
@@ -58,21 +58,22 @@ def _parts(case: Case, model: Model, time: Model, points: pd.DataFrame) -> list[
     """A part for each phase that the total consists of."""
     costs, forms = {}, {}
     for each in model.parts("total"):
-        forms[each.phase] = candidates(case.target, each.phase, _chained(each, time, case.points(each.phase)))
+        forms[each.phase] = candidates(case.target, each.phase, _timed(each, time, case.points(each.phase)))
         happens = (points["output"] > 1).to_numpy() | (each.phase != "decode")
         least = case.points(each.phase)["y"].min() / 2
         costs[each.phase] = np.where(happens, np.maximum(each.predict(points), least), 0.0)
     total = np.sum(list(costs.values()), axis=0)
     return [
-        _part(case, each, _chained(each, time, points), forms[each.phase], costs[each.phase], costs[each.phase] / total)
+        _part(case, each, _timed(each, time, points), forms[each.phase], costs[each.phase], costs[each.phase] / total)
         for each in model.parts("total")
     ]
 
 
-def _chained(model: PhaseModel, time: Model, points: pd.DataFrame) -> pd.DataFrame:
-    """The points with the seconds that the phase takes, which some candidates of an energy need."""
-    timed = model.timed or next((each for each in time.phases if each.phase == model.phase), None)
-    return points.assign(seconds=timed.predict(points)) if timed else points
+def _timed(model: PhaseModel, time: Model, points: pd.DataFrame) -> pd.DataFrame:
+    """The points with the times that some candidates of an energy need."""
+    known = {each.phase: each for each in time.phases}
+    others = {name: known[phase] for name, phase in timed_by(model.phase).items() if phase in known}
+    return with_times(points, others | model.timed)
 
 
 def _part(

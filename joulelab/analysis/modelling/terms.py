@@ -16,14 +16,15 @@ from joulelab.errors import DataInvalid
 
 
 class Work(NamedTuple):
-    """What n inferences ask for: tokens of history, prompt and output, and the `seconds` [n] that the time model of the
-    phase predicts, for energies that are chained to it.
+    """What n inferences ask for: tokens of history, prompt and output; and for energies that are chained to them the
+    `seconds` [n] that the time model of the phase predicts, and those of the phase `before` it.
     """
 
     h: Floats
     p: Floats
     o: Floats
     seconds: Floats | None = None
+    before: Floats | None = None
 
 
 class _Kind(NamedTuple):
@@ -35,6 +36,11 @@ class _Kind(NamedTuple):
 def _seconds(w: Work) -> Floats:
     assert w.seconds is not None, "a chained energy needs the seconds that its time model predicts"
     return w.seconds
+
+
+def _risen(w: Work, constant: float) -> Floats:
+    assert w.before is not None, "what the prefill has done to the power needs the seconds that it is predicted to take"
+    return np.where(w.o > 1, -np.expm1(-w.before / constant), 0.0)
 
 
 _KINDS = {
@@ -52,6 +58,7 @@ _KINDS = {
     "step": _Kind("[p>{0:g}]", "", lambda w, knot: (w.p > knot).astype(np.float64)),
     "onset": _Kind("[o>1]", "", lambda w: (w.o > 1).astype(np.float64)),
     "onset_token": _Kind("p[o>1]", "token", lambda w: np.where(w.o > 1, w.p, 0.0)),
+    "risen": _Kind("r[{0:g}s]", "", _risen),
     "pass": _Kind("(o-1)", "pass", lambda w: work.passes(w.o)),
     "context": _Kind("A_d", "pair", lambda w: work.decode_pairs(w.h, w.p, w.o)),
     "within": _Kind("A_d[c<={0:g}]", "pair", lambda w, knot: work.pairs_within(w.h, w.p, w.o, knot)),
@@ -68,11 +75,11 @@ _KINDS = {
     "seconds": _Kind("t", "s", _seconds),
     "ramped": _Kind("t[{0:g}s]", "s", lambda w, constant: work.ramped(_seconds(w), constant)),
 }
-CHAINED = {"seconds", "ramped"}
-"""Counts of predicted time."""
+CHAINED = {"seconds": "seconds", "ramped": "seconds", "risen": "before"}
+"""Counts of predicted time, and which time that is."""
 SEVERAL = {"tokens", "step", "contexts"}
 """Kinds that a form may have more than once."""
-ONSETS = {"start", "onset", "onset_token"}
+ONSETS = {"start", "onset", "onset_token", "risen"}
 """What an energy has more or less where power follows a load late, or a slow sensor shows it late: of either sign."""
 
 

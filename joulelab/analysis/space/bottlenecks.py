@@ -30,7 +30,7 @@ _KIND_OF = {
     **dict.fromkeys(("token", "tile", "pair", "tiled_pair", "tokens", "step"), "compute"),
     **dict.fromkeys(("pass", "microbatch"), "weights"),
     **dict.fromkeys(("cache", "context", "within", "beyond", "contexts"), "cache"),
-    **dict.fromkeys(("start", "onset", "onset_token"), "overhead"),
+    **dict.fromkeys(("start", "onset", "onset_token", "risen"), "overhead"),
 }
 Turns = Iterable[tuple[int, int]]
 """Prompt and output tokens of each turn of a session."""
@@ -120,9 +120,9 @@ def _of_term(part: PhaseModel, term: Term, cost: Floats, points: pd.DataFrame) -
         arithmetic = padded(np.minimum(prompts, batch), tile) ** 2
         share = arithmetic / (arithmetic + even**2)
         yield from (("compute", cost * share), ("weights", cost * (1 - share)))
-    elif term.kind in CHAINED:
-        assert part.timed is not None
-        seconds = np.maximum(part.timed.predict(points), np.finfo(np.float64).tiny)
-        yield from ((kind, cost * took / seconds) for kind, took in _of_part(part.timed, points))
+    elif CHAINED.get(term.kind) == "seconds":
+        timed = part.timed["seconds"]
+        seconds = np.maximum(timed.predict(points), np.finfo(np.float64).tiny)
+        yield from ((kind, cost * took / seconds) for kind, took in _of_part(timed, points))
     else:
         yield _KIND_OF[term.kind], cost

@@ -40,4 +40,5 @@ def _missed(part: PhaseModel, rng: np.random.Generator) -> PhaseModel:
     """The same phase, dearer or cheaper by what its form misses."""
     factor = 1 + part.misfit * rng.standard_normal()
     coefficients = tuple(replace(each, value=each.value * factor) for each in part.coefficients)
-    return replace(part, coefficients=coefficients, timed=part.timed and _missed(part.timed, rng))
+    timed = {name: _missed(model, rng) for name, model in part.timed.items()}
+    return replace(part, coefficients=coefficients, timed=timed)
