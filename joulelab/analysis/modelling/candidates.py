@@ -42,7 +42,7 @@ def candidates(target: str, phase: str, points: pd.DataFrame) -> list[Form]:
     the points have seen.
     """
     forms = (Form(target, terms) for terms in dict.fromkeys(_CANDIDATES[phase](target, points)))
-    return [form for form in forms if form.chained <= {*points.columns}]
+    return [form for form in forms if {*form.chained} <= {*points.columns}]
 
 
 def _prefill(target: str, points: pd.DataFrame) -> Iterator[_Terms]:

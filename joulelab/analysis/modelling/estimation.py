@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +10,12 @@ import pandas as pd
 from scipy import sparse, stats
 
 from joulelab.analysis.modelling.cases import KEYS, LOADS, Case
-from joulelab.analysis.modelling.fitting import choose_form
-from joulelab.analysis.modelling.forms import Form, timed_by, with_times
+from joulelab.analysis.modelling.fitting import choose_form, fit_times
+from joulelab.analysis.modelling.forms import Form, with_times
 from joulelab.analysis.modelling.intervals import LEVEL, Errors, Uncertainty, clustered, resampled, uncertainty
 from joulelab.analysis.modelling.losses import Bools, Fit, Loss, scale
 from joulelab.analysis.modelling.phase_model import Coefficient, PhaseModel
 from joulelab.calibration.integrals import Floats
-from joulelab.errors import DataInvalid
 from joulelab.quantities import Origin
 
 
@@ -26,7 +24,7 @@ def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "
 
     DataInvalid, with the reason, where the points support no form.
     """
-    timed = _timed(case, phase) if form is None or form.chained else {}
+    timed = fit_times(case, phase, phase_model) if form is None or form.chained else {}
     points = with_times(case.points(phase), timed)
     sought = 0
     if form is None:
@@ -53,17 +51,6 @@ def phase_model(case: Case, phase: str, form: Form | None = None, loss: Loss = "
         loss=loss,
         bounds=tuple(name for name, hit in zip(form.names, active, strict=True) if hit),
     )
-
-
-def _timed(case: Case, phase: str) -> dict[str, PhaseModel]:
-    """The time models beside an energy, by column, without those that their rows do not support."""
-    found: dict[str, PhaseModel] = {}
-    if case.timed is None:
-        return found
-    for name, which in timed_by(phase).items():
-        with suppress(DataInvalid):
-            found[name] = phase_model(case.timed, which)
-    return found
 
 
 def _coefficients(form: Form, beta: Floats, half: Floats) -> tuple[Coefficient, ...]:

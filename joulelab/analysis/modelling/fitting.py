@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from joulelab.analysis.modelling.losses import Fit, Loss
 from joulelab.calibration.integrals import Floats
 from joulelab.errors import DataInvalid
 
+T = TypeVar("T")
 NO_TIMES: Mapping[str, Fitted] = MappingProxyType({})
 MOST_POINTS = 600
 """So many points, drawn at random, are enough to choose a form by."""
@@ -41,18 +43,20 @@ def fit_case(case: Case, phase: str, loss: Loss = "wls") -> Fitted:
 
     DataInvalid, with the reason, where the points support none of the candidates.
     """
-    timed = fit_timed(case, phase)
+    timed = fit_times(case, phase, fit_case)
     return fit_phase(case.target, phase, case.points(phase), timed, loss)
 
 
-def fit_timed(case: Case, phase: str) -> dict[str, Fitted]:
-    """The time models beside an energy, by column, without those that their rows do not support."""
-    found: dict[str, Fitted] = {}
+def fit_times(case: Case, phase: str, fit: Callable[[Case, str], T]) -> dict[str, T]:
+    """The models that `fit` makes of the times beside an energy, by column, without those that their rows do not
+    support.
+    """
+    found: dict[str, T] = {}
     if case.timed is None:
         return found
     for name, which in timed_by(phase).items():
         with suppress(DataInvalid):
-            found[name] = fit_case(case.timed, which)
+            found[name] = fit(case.timed, which)
     return found
 
 

@@ -52,9 +52,9 @@ class Form:
         return [self.target == "energy" and term.kind in ONSETS for term in self.terms]
 
     @property
-    def chained(self) -> set[str]:
+    def chained(self) -> tuple[str, ...]:
         """Which predicted times it needs, by column: the `seconds` of its phase, those of the one `before`."""
-        return {CHAINED[term.kind] for term in self.terms if term.kind in CHAINED}
+        return tuple(dict.fromkeys(CHAINED[term.kind] for term in self.terms if term.kind in CHAINED))
 
     def __str__(self) -> str:
         return " + ".join(f"{name} {term.symbol}".strip() for name, term in zip(self.names, self.terms, strict=True))

@@ -31,8 +31,8 @@ class PhaseModel:
     """The model of one phase. `covariance` of the coefficients includes the channel's systematic uncertainty; `misfit`
     is the standard deviation, relative, of a configuration's mean about what the form says, or what it might be unseen.
 
-    `valid` is the range of `history`, `prompt` and `output` that the fit has seen. `timed` are the models of
-    the times that an energy is chained to, by column of the points; `loss` is what the fit minimised, `bounds` are the
+    `valid` is the range of `history`, `prompt` and `output` that the fit has seen. `timed` are the models of the times
+    that an energy is chained to, by column of the points; `loss` is what the fit minimised, `bounds` are the
     coefficients that it would have negative.
     """
 
