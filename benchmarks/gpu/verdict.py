@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.backbone.simulated import recorded
 from benchmarks.gpu.model import need_torch
 from benchmarks.row import Row
+from joulelab.analysis.modelling.cases import INFERENCE
 from joulelab.analysis.modelling.validation import validate
 from joulelab.analysis.phases import reduce
 from joulelab.bench import Plan
@@ -23,7 +24,7 @@ def cpu() -> Iterator[Row]:
     with recorded(plan) as run:
         verdicts = validate(reduce(run))
     for verdict in verdicts:
-        if verdict.target == "time":
+        if verdict.target == "time" and verdict.phase in INFERENCE:
             what = f"llama-100m on one core, {verdict.phase} time ({verdict.verdict}): upper 95 % of the held-out error"
             upper = verdict.ci95_percent and verdict.ci95_percent[1]
             floor = verdict.noise_floor_ci95_percent
