@@ -11,10 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from joulelab.analysis.dataset import SCHEMA, Phases
+from joulelab.analysis.shapes import Shape
 from joulelab.quantities import Channel, Scope, SensorModel
 
 GRID = list(product((0, 256), (16, 64, 120, 128, 136, 256), (1, 16, 64)))
 TRUE_TIME = {"start": 0.01, "tile": 1e-4, "pair": 2e-8, "pass": 0.02, "context": 3e-7}
+SHAPE = Shape(
+    weights=10**9,
+    weight_bytes=10**9,
+    layers=16,
+    heads=32,
+    head_dim=64,
+    hidden=2048,
+    kv_bytes_per_token=32768,
+    vocabulary=32000,
+)
 METER = Channel("meter.power", "W", scope=Scope.INPUT, sensor=SensorModel(period_s=1e-3, gain_u_rel=0.01))
 
 

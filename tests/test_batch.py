@@ -21,7 +21,7 @@ from joulelab.analysis.modelling.models import Model, fit
 from joulelab.analysis.modelling.physical import physical
 from joulelab.analysis.modelling.validation import validate
 from joulelab.analysis.phases import reduce
-from joulelab.analysis.shapes import Shape, label
+from joulelab.analysis.shapes import label
 from joulelab.analysis.space.costs import device_costs
 from joulelab.bench import Bench, Plan, record, resume
 from joulelab.calibration.activity import timeline
@@ -39,7 +39,7 @@ from joulelab.recording import RunDir, find_runs
 from joulelab.recording.seal import verify
 from joulelab.report.html import write_report
 from joulelab.report.section import Section, facts
-from tests.synthetic import synthetic, untapped
+from tests.synthetic import SHAPE, synthetic, untapped
 
 LAB = """
 version: 1
@@ -269,16 +269,6 @@ def test_a_run_of_which_nothing_can_run_fails_with_the_reason(plan: Plan, tmp_pa
     assert write_report(tmp_path / "report.html", [Section(phases, fit(phases), validate(phases), run)]).exists()
 
 
-SHAPE = Shape(
-    weights=10**9,
-    weight_bytes=10**9,
-    layers=16,
-    heads=32,
-    head_dim=64,
-    hidden=2048,
-    kv_bytes_per_token=32768,
-    vocabulary=32000,
-)
 E_FLOP, E_BYTE, P_STATIC, IDLE = 6e-13, 4e-11, 60.0, 70.0
 FLOPS, BANDWIDTH, LAUNCH = 4e14, 2.5e12, 8e-3
 

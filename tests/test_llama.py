@@ -8,9 +8,7 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from joulelab.devices.random_model import describe_gguf, model_cache, random_ggu
 from joulelab.errors import DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.timebase import BenchNs, MonotonicClock
 from joulelab.transports.tape import Cassette, Line
+from tests.orphans import check_child_ends
 
 Taped = tuple[list[Request], list[Inference], list[Line]]
 
@@ -265,20 +264,8 @@ time.sleep(1000)
 """
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie: those have no command line."""
-    path = Path(f"/proc/{pid}/cmdline")
-    return path.exists() and path.read_bytes() != b""
-
-
 def test_the_server_ends_with_its_parent(model: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert is_running(pid)
-        parent.kill()
-    while is_running(pid):
-        time.sleep(0.01)
+    check_child_ends(ORPHAN)
 
 
 def test_a_port_in_use_is_named(server: LlamaServer) -> None:

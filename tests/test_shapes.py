@@ -29,6 +29,7 @@ from joulelab.lab.schema import schema
 from joulelab.quantities import Channel, Scope, SensorModel
 from joulelab.report.physical_text import as_text
 from joulelab.simulation.architecture import LLAMA_3_2_1B_Q8_0
+from tests.synthetic import SHAPE
 
 LAB = """
 version: 1
@@ -102,16 +103,6 @@ def test_an_engine_that_tells_too_little_has_no_shape(engine: dict[str, Any]) ->
     assert not shape(engine)
 
 
-SMALL = Shape(
-    weights=10**9,
-    weight_bytes=10**9,
-    layers=16,
-    heads=32,
-    head_dim=64,
-    hidden=2048,
-    kv_bytes_per_token=32768,
-    vocabulary=32000,
-)
 GRID = list(product((0, 512), (16, 64, 256, 512), (1, 16, 64)))
 METER = {"m.power": Channel("m.power", "W", scope=Scope.INPUT, sensor=SensorModel(period_s=1e-4))}
 E_FLOP, E_BYTE, P_STATIC, IDLE = 2e-12, 8e-11, 3.0, 4.0
@@ -130,7 +121,7 @@ class Setting(BaseModel):
 
     @property
     def shape(self) -> Shape:
-        return SMALL.model_copy(update={"weight_bytes": SMALL.weight_bytes * self.shrunk})
+        return SHAPE.model_copy(update={"weight_bytes": SHAPE.weight_bytes * self.shrunk})
 
 
 FULL = Setting(mode="full", flops=10e12, bandwidth=100e9)

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from joulelab.devices.transformers_timing import Bracket, CudaWatch, costs, mapp
 from joulelab.errors import ConfigurationFault, DataInvalid, HardwareMissing, InstrumentFault, UserError
 from joulelab.timebase import MonotonicClock
 from joulelab.transports.tape import Cassette, Line
+from tests.orphans import check_child_ends, is_running
 
 needs_torch = pytest.mark.skipif(
     not all(map(find_spec, ("torch", "transformers"))), reason="needs PyTorch and transformers: make torch"
@@ -236,21 +236,9 @@ time.sleep(1000)
 """
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie: those have no command line."""
-    path = Path(f"/proc/{pid}/cmdline")
-    return path.exists() and path.read_bytes() != b""
-
-
 @needs_torch
 def test_the_child_ends_with_its_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert is_running(pid)
-        parent.kill()
-    while is_running(pid):
-        time.sleep(0.01)
+    check_child_ends(ORPHAN)
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])

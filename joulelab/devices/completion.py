@@ -80,16 +80,15 @@ def phases(stream: Stream) -> tuple[Phase, ...]:
     return Phase("prefill", stream.sent, first, u_s, prefill_s), Phase("decode", first, last, u_s, decode_s)
 
 
-def move(transport: Transport, slot: int, file: int, *, cpu: bool) -> tuple[Phase, dict[str, Any]]:
+def move(transport: Transport, slot: int, file: int) -> tuple[Phase, dict[str, Any]]:
     """Write a slot's cache to a file of the server's, named by a number, and read it back; the server's last reply."""
-    edges = _cpu(transport) if cpu else []
+    [before] = _cpu(transport)
     out, back = (
         transport.exchange(f'POST /slots/{slot}?action={way}\n{{"filename": "{file}"}}'.encode())
         for way in ("save", "restore")
     )
-    edges += _cpu(transport) if cpu else []
-    spent_s = (edges[-1] - edges[0]) / SECOND if cpu else None
-    return Phase("transfer", out.before, back.after, cpu_s=spent_s), json.loads(back.data)
+    [after] = _cpu(transport)
+    return Phase("transfer", out.before, back.after, cpu_s=(after - before) / SECOND), json.loads(back.data)
 
 
 def _cpu(transport: Transport) -> list[int]:

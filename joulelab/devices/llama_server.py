@@ -179,7 +179,7 @@ class LlamaServer:
         slot, tokens = self._slots - 1, draw(request, self._vocabulary)
         self._held.pop(slot, None)
         filled = complete(self._tape, slot, tokens, output=0, cache_prompt=True)
-        moved, told = move(self._tape, slot, SAVED, cpu=True)
+        moved, told = move(self._tape, slot, SAVED)
         if (count := told.get("n_restored")) != request.history:
             raise InstrumentFault(
                 f"{self.name}: the server moved {count} tokens, where {request.history} were asked for"

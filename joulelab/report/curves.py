@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -77,14 +77,22 @@ def label(axes: Axes, lengths: str, costs: str) -> None:
 
 def _curve(axes: Axes, model: Model, phase: str, its: pd.DataFrame, along: str, look: tuple[str, str]) -> None:
     colour, marker = look
-    tokens = np.unique(np.geomspace(its[along].min(), its[along].max(), STEPS).round())
-    asked: Any = its[["history", "prompt", "output"]].iloc[0].to_dict() | {along: tokens, "phase": phase}
-    cost, half = model.predict(**asked), model.half_width(**asked)
-    axes.plot(tokens, cost, color=colour, linewidth=1)
-    axes.fill_between(tokens, cost - half, cost + half, color=colour, alpha=0.2, linewidth=0)
+    fixed: Any = its[["history", "prompt", "output"]].iloc[0].to_dict()
+    predicted(axes, model, phase, fixed, along, (its[along].min(), its[along].max()), colour)
     hollow = (its["short"] | its["outside"]).astype(bool)
     for points, face in ((its[~hollow], colour), (its[hollow], "none")):
         axes.scatter(points[along], points["observed"], s=16, marker=marker, edgecolors=colour, facecolors=face)
+
+
+def predicted(
+    axes: Axes, model: Model, phase: str, fixed: Mapping[str, float], along: str, ends: tuple[float, float], colour: str
+) -> None:
+    """Draw what a model predicts, with its band, `along` one length between `ends` where the others are `fixed`."""
+    tokens = np.unique(np.geomspace(*ends, STEPS).round())
+    asked: Any = {**fixed, along: tokens, "phase": phase}
+    cost, half = model.predict(**asked), model.half_width(**asked)
+    axes.plot(tokens, cost, color=colour, linewidth=1)
+    axes.fill_between(tokens, cost - half, cost + half, color=colour, alpha=0.2, linewidth=0)
 
 
 def _most(lengths: pd.Series[Any]) -> float:

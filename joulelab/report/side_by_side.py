@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,7 +20,7 @@ from joulelab.analysis.modelling.validation import Verdict
 from joulelab.analysis.shapes import Shape
 from joulelab.errors import DataInvalid
 from joulelab.recording import Manifest
-from joulelab.report.curves import PANEL_IN, STEPS, label
+from joulelab.report.curves import PANEL_IN, label, predicted
 from joulelab.report.figures import LINES, WIDTH_IN, Picture, picture
 from joulelab.report.numbers import DASH, number, percent
 from joulelab.report.section import Section
@@ -151,11 +150,7 @@ def _panel(axes: Axes, engines: Sequence[Timed], phase: str, along: str) -> bool
         return False
     fixed = {name: _common([part for *_, part in known], name) for name in ("history", "prompt") if name != along}
     for model, colour, part in known:
-        tokens = np.unique(np.geomspace(*part.valid[along], STEPS).round())
-        asked: Any = {"output": 1, **fixed, along: tokens, "phase": phase}
-        cost, half = model.predict(**asked), model.half_width(**asked)
-        axes.plot(tokens, cost, color=colour, linewidth=1)
-        axes.fill_between(tokens, cost - half, cost + half, color=colour, alpha=0.2, linewidth=0)
+        predicted(axes, model, phase, {"output": 1, **fixed}, along, part.valid[along], colour)
     at = ", ".join(f"{name} {tokens:g}" for name, tokens in fixed.items())
     axes.set_title(phase)
     label(axes, f"{along} [tokens], {at}", "time [s]")
