@@ -111,6 +111,12 @@ def test_a_transfer_moves_just_the_history(engine: LlamaServer) -> None:
 
 
 @needs_llama
+def test_a_transfer_over_the_context_is_refused(engine: LlamaServer) -> None:
+    with pytest.raises(UserError, match=r"^box: an inference of 1300 tokens is over the context of \d+$"):
+        engine.move("transfer", Request(1, 1300, 0, 0, seed=1))
+
+
+@needs_llama
 def test_a_load_is_of_a_new_process(engine: LlamaServer) -> None:
     before = engine.describe()["pid"]
     loaded = engine.move("load", Request(1, 0, 0, 0, seed=1))

@@ -83,9 +83,7 @@ class LlamaServer:
 
         UserError where they do not fit into the context.
         """
-        asked = request.history + request.prompt + request.output
-        if asked > self._context:
-            raise UserError(f"{self.name}: an inference of {asked} tokens is over the context of {self._context}")
+        self._check_fits(request)
         try:
             return self._infer(request)
         finally:
@@ -95,8 +93,10 @@ class LlamaServer:
         """A load in a new child, from the disk to the first answer; or a transfer of a history's cache, out to memory
         and back. `bytes` is the size of what moved.
 
-        ConfigurationFault for a server that is not ours, InstrumentFault where it did not move just the history.
+        ConfigurationFault for a server that is not ours, InstrumentFault where it did not move just the history;
+        UserError where that does not fit into the context.
         """
+        self._check_fits(request)
         if self._options.url:
             raise ConfigurationFault(f"{self.name}: {self._options.url} is not ours: no {phase} of it can be timed")
         try:
@@ -165,6 +165,11 @@ class LlamaServer:
         self._check_counts(request, seen.timings)
         self._held[slot] = tokens
         return Inference(phases(seen), tuple(seen.tokens), extra={"timings": seen.timings, **filled})
+
+    def _check_fits(self, request: Request) -> None:
+        asked = request.history + request.prompt + request.output
+        if asked > self._context:
+            raise UserError(f"{self.name}: an inference of {asked} tokens is over the context of {self._context}")
 
     def _load(self) -> Inference:
         path = self._model_file()
