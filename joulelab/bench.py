@@ -27,6 +27,7 @@ from joulelab.recording import Manifest, RunDir
 from joulelab.recording.journal import Journal
 from joulelab.recording.manifest import Instrument
 from joulelab.recording.recorder import Wire, create_run, seal_run
+from joulelab.recording.seal import lost_gaps
 from joulelab.registry import DEVICES, ENGINES, PROTOCOLS, load_driver
 from joulelab.timebase import Anchor, Clock, MonotonicClock, VirtualClock
 
@@ -178,7 +179,10 @@ def resume(run: RunDir, stop: Stop, progress: Progress) -> RunDir:
     plan = Plan.from_run(run)
     done = frozenset(record["step"] for record in run.journal if record["kind"] in ENDED)
     with open_bench(plan, Wire(run.path, "engine"), _resumed_offset(run)) as bench:
-        _play(plan, bench, run.path, Journal(run.path / "journal.jsonl"), stop, progress, done)
+        journal = Journal(run.path / "journal.jsonl")
+        for gap in [] if plan.simulated else lost_gaps(run):  # a simulation tells its own again
+            journal.append(bench.clock.now(), **gap)
+        _play(plan, bench, run.path, journal, stop, progress, done)
     return RunDir(run.path)
 
 

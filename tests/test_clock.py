@@ -22,9 +22,10 @@ from joulelab.calibration.clocks import clock_certificate, clock_maps
 from joulelab.calibration.feasible import lines
 from joulelab.calibration.integrals import Floats, Ints
 from joulelab.calibration.readings import readings
+from joulelab.calibration.updates import update_period
 from joulelab.instruments import hwmon
 from joulelab.instruments.probes import PROBE_NS, Prober
-from joulelab.quantities import Channel, SensorModel
+from joulelab.quantities import Channel, Kind, SensorModel
 from joulelab.recording import Manifest, RunDir
 from joulelab.recording.block import Block
 from joulelab.recording.formats import km003c
@@ -238,6 +239,22 @@ def test_updates_of_a_polled_sensor_are_a_period_apart() -> None:
     assert found.half_width_s < 1e-3
     assert np.diff(found.taken_ns) == pytest.approx(0.1 * SECOND, rel=1e-3)
     assert found.taken_ns[0] - found.t_ns[0] == 80 * MS
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_polls_that_stall_cost_no_update_its_place(seed: int) -> None:
+    """A counter that goes up each 20.01 ms, polled each 7 ms but for stalls of up to three periods."""
+    rng, period_ns = np.random.default_rng(seed), 20.01 * MS
+    stalls = np.where(rng.random(2000) < 0.03, rng.integers(5 * MS, 60 * MS, 2000), 0)
+    before = np.cumsum(7 * MS + stalls)
+    after = before + rng.integers(MS, 3 * MS, 2000)
+    shown = np.floor(rng.integers(before, after) / period_ns)
+    period = update_period(before, after, shown)
+    assert period is not None and period.period_s * SECOND == pytest.approx(period_ns, rel=1e-4)
+    counter = Channel("power", "J", kind=Kind.COUNTER, sensor=SensorModel(period_s=period.period_s))
+    found = readings(counter, 7 * MS, table(before, after, before, shown))
+    assert len(found.values) > 0.9 * len(set(shown))
+    assert found.taken_ns == pytest.approx(found.values * period_ns, abs=MS)
 
 
 def test_a_sensor_that_keeps_no_period_stays_between_its_polls() -> None:

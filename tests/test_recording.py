@@ -20,9 +20,10 @@ from joulelab.recording.journal import Journal, read_journal
 from joulelab.recording.manifest import Instrument
 from joulelab.recording.recorder import Wire, create_run, seal_run
 from joulelab.recording.samples import SampleWriter, read_samples
-from joulelab.recording.seal import verify
+from joulelab.recording.seal import lost_gaps, verify
 from joulelab.timebase import SECOND, Anchor, BenchNs, VirtualClock, WallNs, jumps
 
+MS = SECOND // 1000
 POWER = Channel("power", "W", scope=Scope.INPUT, sensor=SensorModel(period_s=0.01))
 
 
@@ -131,6 +132,24 @@ def test_a_gap_that_nobody_told_of_is_bad_and_a_journalled_one_is_not(tmp_path: 
     assert bad(tmp_path / "silent") == {"silent gap"}
     assert bad(tmp_path / "told") == set()
     assert [f.what for f in verify(RunDir(tmp_path / "told"))] == ["gap"]
+
+
+def test_a_kill_takes_the_records_of_the_last_gaps_only(tmp_path: Path) -> None:
+    journal = create_run(tmp_path, manifest())
+    for begun in (0, 100, 150, 200):
+        journal.append(BenchNs(begun * MS), "step", step=begun, what={})
+    writer = SampleWriter(tmp_path / "samples" / "meter.arrows", ["power"])
+    writer.append(readings([0, 70 * MS, 80 * MS, 160 * MS, 170 * MS, 210 * MS]))
+    writer.close()
+    found = verify(RunDir(tmp_path))
+    assert [finding.what for finding in found if finding.bad] == ["unsealed", "silent gap"]
+    lost = lost_gaps(RunDir(tmp_path))
+    assert [(gap["start"] + 10, gap["stop"] + 10) for gap in lost] == [(80 * MS, 160 * MS), (170 * MS, 210 * MS)]
+    for gap in lost:
+        journal.append(BenchNs(210 * MS), **gap)
+    journal.close()
+    assert bad(tmp_path) == {"unsealed", "silent gap"}
+    assert lost_gaps(RunDir(tmp_path)) == []
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from joulelab.calibration.clock import ClockMap, arrivals
 from joulelab.calibration.integrals import NS, Floats, Ints
+from joulelab.calibration.updates import prompt
 from joulelab.quantities import Channel, Kind, SensorModel
 from joulelab.timebase import SECOND
 
@@ -128,8 +129,11 @@ def _updated(before: Ints, after: Ints, values: Floats, period_ns: float) -> tup
     renewed, renewals = _renewed(after, values, period_ns)
     new = np.flatnonzero(renewed)
     low, high = before[np.maximum(new - 1, 0)], after[new]
-    times = _periodic(low, high, renewals[new], period_ns)
-    return (low, high, values[new]) if times is None else (*times, values[new])
+    placed = _periodic(low, before[new], high, renewals[new], period_ns)
+    if placed is None:
+        return low, high, values[new]
+    earliest, latest, sure = placed
+    return earliest[sure], latest[sure], values[new][sure]
 
 
 def _renewed(t_ns: Ints, values: Floats, period_ns: float) -> tuple[NDArray[np.bool_], Floats]:
@@ -141,15 +145,19 @@ def _renewed(t_ns: Ints, values: Floats, period_ns: float) -> tuple[NDArray[np.b
     return changed | (np.diff(renewals, prepend=0) > 0), renewals
 
 
-def _periodic(low: Ints, high: Ints, renewals: Floats, period_ns: float) -> tuple[Ints, Ints] | None:
-    """Brackets [n] of updates that are whole periods apart; None where their polls contradict that.
+def _periodic(
+    low: Ints, asked: Ints, high: Ints, renewals: Floats, period_ns: float
+) -> tuple[Ints, Ints, NDArray[np.bool_]] | None:
+    """Brackets [n] of updates that are whole periods apart, and which [n] are sure; None where their polls contradict.
 
-    Changes that a poll before and a poll after enclose tell when a sensor updates; the other updates are so many
-    periods later.
+    Changes that a poll before, begun at `low`, and a poll after, from `asked` to `high`, enclose tell when a sensor
+    updates; the other updates are so many periods later. A poll that comes late, while the sensor may have updated
+    again, does not tell which update it saw.
     """
     changed = renewals == 0
     seen = changed & (high - low < period_ns)
     seen[:1] = False  # nobody saw the first value come
+    seen[seen] = prompt(low[seen], high[seen])
     if seen.sum() < PERIODIC:
         return None
     middle = (low[seen] + high[seen]) / 2
@@ -159,21 +167,27 @@ def _periodic(low: Ints, high: Ints, renewals: Floats, period_ns: float) -> tupl
         fitted = ClockMap.fit(far[some], low[seen][some], high[seen][some], drift=RATE, round_trips=False)
         if fitted.pieces > max(1, len(far[some]) // PERIODIC):
             return None
-    every = _numbers(fitted, numbers, seen, high, period_ns)
+    every, sure = _numbers(fitted, numbers, seen, asked, high, period_ns)
     last_change = np.maximum.accumulate(np.where(changed, np.arange(len(changed)), 0))
     times, half = fitted.to_bench(_far(every[last_change] + renewals, period_ns))
     times[seen] = np.clip(times[seen], low[seen], high[seen])
-    if not np.isfinite(half).all() or (np.diff(times) <= 0).any():
+    sure = sure[last_change]
+    if not np.isfinite(half).all() or (np.diff(times[sure]) <= 0).any():
         return None
     margin = half.astype(np.int64)
-    return times - margin, times + margin
+    return times - margin, times + margin, sure
 
 
-def _numbers(fitted: ClockMap, numbers: Floats, seen: NDArray[np.bool_], high: Ints, period_ns: float) -> Floats:
-    """The numbers [n] of changes: those `seen` have `numbers`, the others came up to a period before `high`."""
+def _numbers(
+    fitted: ClockMap, numbers: Floats, seen: NDArray[np.bool_], asked: Ints, high: Ints, period_ns: float
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """The numbers [n] of changes, and which [n] are sure: those `seen` have `numbers`, any other is the last update
+    before its poll, which is sure where none came while that was under way.
+    """
     nearest = np.maximum(np.cumsum(seen) - 1, 0)
-    apart: Floats = high - period_ns / 2 - fitted.to_bench(_far(numbers, period_ns))[0][nearest]
-    return np.asarray(np.where(seen, numbers[nearest], numbers[nearest] + np.rint(apart / period_ns)))
+    bench, half = (each[nearest] for each in fitted.to_bench(_far(numbers, period_ns)))
+    earliest, latest = np.floor((asked - half - bench) / period_ns), np.floor((high + half - bench) / period_ns)
+    return numbers[nearest] + np.where(seen, 0, earliest), seen | (earliest == latest)
 
 
 def _far(numbers: Floats, period_ns: float) -> Ints:

@@ -200,14 +200,16 @@ def _at_rest(run: RunDir, read: Taken, reach_s: float) -> dict[str, float]:
     """
     values = run.samples(read.name.partition(".")[0])[read.channel.name].to_numpy()
     step = resolution(values[~np.isnan(values)])
-    rests = [read.watts[(read.t_ns >= start) & (read.t_ns <= stop)] for start, stop in _settled(run, reach_s)]
-    rests = [watts for watts in rests if len(watts) > 1]
+    rests = [(read.t_ns >= start) & (read.t_ns <= stop) for start, stop in _settled(run, reach_s)]
+    longest = max((rest.sum() for rest in rests), default=0)
+    rests = [rest for rest in rests if rest.sum() > max(1, longest / 2)]  # not those between square waves
     found = {"resolution": step} if step else {}
     if not rests:
         return found
-    apart = np.concatenate([*map(np.diff, rests)])
+    apart = np.concatenate([np.diff(read.watts[rest]) for rest in rests])
     counted = read.spacing_s / np.sqrt(2) if read.channel.kind is Kind.COUNTER else 1.0
-    means = np.array([watts.mean() for watts in rests])
+    # By time: of a counter that is joules over seconds, however unevenly its updates were seen.
+    means = np.array([np.average(read.watts[rest][1:], weights=np.diff(read.t_ns[rest])) for rest in rests])
     found |= {"noise_u": float(np.sqrt(np.mean(apart**2) / 2) * counted), "idle_w": float(means.mean())}
     return found | ({"idle_sd_w": float(means.std(ddof=1))} if len(means) > 1 else {})
 

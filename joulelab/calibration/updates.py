@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from joulelab.calibration.integrals import NS, Floats, Ints
 
@@ -16,6 +17,9 @@ NEAR, EXACT = 1e-3, 2.0**40
 """A number this near an integer is one, as far as floating point tells that: up to so large ones."""
 PEAK = 0.8
 """A period explains the changes as well as its best fraction does where it reaches so much of that one's score."""
+
+STALLED = 1.5
+"""Polls this many times as far apart as usual have stalled."""
 
 
 class Period(NamedTuple):
@@ -32,6 +36,14 @@ def changes(before_ns: Ints, after_ns: Ints, values: Floats) -> tuple[Ints, Ints
     return before_ns[new - 1], after_ns[new]
 
 
+def prompt(earliest_ns: Ints, latest_ns: Ints) -> NDArray[np.bool_]:
+    """Which changes [k] were seen by a poll in time. A stalled one tells too little of when the sensor updated: its
+    change could be taken for the next update's, and all later ones with it.
+    """
+    between = latest_ns - earliest_ns
+    return np.asarray(between <= STALLED * np.median(between)) if len(between) else np.zeros(0, bool)
+
+
 def update_period(before_ns: Ints, after_ns: Ints, values: Floats) -> Period | None:
     """The period of a polled sensor's updates; None where it changes too seldom, or as fast as it is polled.
 
@@ -39,6 +51,8 @@ def update_period(before_ns: Ints, after_ns: Ints, values: Floats) -> Period | N
     longest period of which all are multiples, found by their periodogram and then by a line through them.
     """
     earliest, latest = changes(before_ns, after_ns, values)
+    seen = prompt(earliest, latest)
+    earliest, latest = earliest[seen], latest[seen]
     poll_s = float(np.median(np.diff(before_ns))) * NS if len(before_ns) > 1 else np.inf
     if len(latest) < LEAST or float(np.median(np.diff(latest))) * NS < 1.5 * poll_s:
         return None

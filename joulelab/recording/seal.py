@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from joulelab.errors import JoulelabError
-from joulelab.recording.journal import read_journal
+from joulelab.recording.journal import Record, read_journal
 from joulelab.recording.manifest import FORMAT
 from joulelab.recording.reader import SEAL, RunDir, read_seal
 from joulelab.recording.samples import read_samples
@@ -75,7 +75,13 @@ def verify(run: RunDir) -> list[Finding]:
     try:
         journalled = [r for r in run.journal if r["kind"] in {"gap", "jump", "fault", "overrange"}]
         findings += [Finding(record["kind"], _describe(record), bad=False) for record in journalled]
-        findings += _silent_gaps(run, [r for r in journalled if r["kind"] == "gap"])
+        lost = lost_gaps(run)
+        findings += [Finding("gap", f"{_describe(gap)} on resume", bad=False) for gap in lost]
+        findings += [
+            Finding("silent gap", f"{gap['instrument']}: {_length(gap)} without a reading, and no record of it")
+            for gap in _silent_gaps(run)
+            if gap not in lost
+        ]
     except JoulelabError as error:
         findings.append(Finding("damaged", str(error)))
     return findings
@@ -96,25 +102,36 @@ def _against_seal(folder: Path) -> list[Finding]:
     return missing + extra + changed
 
 
-def _describe(record: dict[str, Any]) -> str:
+def lost_gaps(run: RunDir) -> list[Record]:
+    """The records that a kill took: of gaps at the end of an interrupted run that none tells of.
+
+    What the sampler tells is journalled when a step ends, or with the next step, if it was still on its way.
+    """
+    if run.state != "interrupted":
+        return []
+    begun = [record["t"] for record in run.records("step")]
+    return [gap for gap in _silent_gaps(run) if gap["stop"] >= min(begun[-2:], default=0)]
+
+
+def _describe(record: Record) -> str:
     if record["kind"] == "gap":
-        length_s = (record["stop"] - record["start"]) / SECOND
-        return f"{record['instrument']}: {length_s:.4f} s without a reading, {record['missed']} missed and journalled"
+        return f"{record['instrument']}: {_length(record)} without a reading, {record['missed']} missed and journalled"
     return ", ".join(f"{key} {value}" for key, value in record.items() if key not in {"t", "kind"})
 
 
-def _silent_gaps(run: RunDir, journalled: list[dict[str, Any]]) -> list[Finding]:
-    """Where readings lie two polling intervals or more apart and no journal record says why."""
-    findings = []
+def _length(gap: Record) -> str:
+    return f"{(gap['stop'] - gap['start']) / SECOND:.4f} s"
+
+
+def _silent_gaps(run: RunDir) -> Iterator[Record]:
+    """Where readings lie two polling intervals or more apart and no journal record says why: the record that would."""
     for instrument in run.manifest.instruments:
-        before = run.samples(instrument.name)["before_ns"].to_numpy()
-        known = [(gap["start"], gap["stop"]) for gap in journalled if gap["instrument"] == instrument.name]
         if instrument.period_ns is None:
             continue
+        before = run.samples(instrument.name)["before_ns"].to_numpy()
+        known = [(gap["start"], gap["stop"]) for gap in run.records("gap") if gap["instrument"] == instrument.name]
         for k in np.flatnonzero(np.diff(before) >= 2 * instrument.period_ns):
-            if not any(start <= before[k + 1] and stop >= before[k] for start, stop in known):
-                length_s = (before[k + 1] - before[k]) / SECOND
-                findings.append(
-                    Finding("silent gap", f"{instrument.name}: {length_s:.4f} s without a reading, and no record of it")
-                )
-    return findings
+            start, stop = int(before[k]), int(before[k + 1])
+            if not any(begin <= stop and end >= start for begin, end in known):
+                missed = (stop - start) // instrument.period_ns - 1
+                yield {"kind": "gap", "instrument": instrument.name, "start": start, "stop": stop, "missed": missed}
