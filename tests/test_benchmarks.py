@@ -10,6 +10,7 @@ import pytest
 from benchmarks import __main__ as frame
 from benchmarks.backbone import integral
 from benchmarks.row import Row
+from benchmarks.trust import coverage
 from joulelab.errors import HardwareMissing
 
 FIELDS = {"topic", "what", "value", "unit", "limit", "better", "alternative", "ok"}
@@ -73,3 +74,10 @@ def test_an_unknown_topic_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         frame.main(["--only", "card"])
     assert "choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sensor", ["fast", "slow"])
+def test_a_run_of_the_law_tells_of_each_kind_of_interval(sensor: str) -> None:
+    held = coverage._run(sensor, 0)
+    assert {each.kind for each in held} == {coverage.COEFFICIENT, coverage.CHOSEN, coverage.ENERGY}
+    assert sum(each.held for each in held) > 0.9 * len(held)

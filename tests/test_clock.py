@@ -250,7 +250,8 @@ def test_polls_that_stall_cost_no_update_its_place(seed: int) -> None:
     after = before + rng.integers(MS, 3 * MS, 2000)
     shown = np.floor(rng.integers(before, after) / period_ns)
     period = update_period(before, after, shown)
-    assert period is not None and period.period_s * SECOND == pytest.approx(period_ns, rel=1e-4)
+    assert period is not None
+    assert period.period_s * SECOND == pytest.approx(period_ns, rel=1e-4)
     counter = Channel("power", "J", kind=Kind.COUNTER, sensor=SensorModel(period_s=period.period_s))
     found = readings(counter, 7 * MS, table(before, after, before, shown))
     assert len(found.values) > 0.9 * len(set(shown))

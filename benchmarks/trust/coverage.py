@@ -22,7 +22,6 @@ from joulelab.analysis.dataset import Phases
 from joulelab.analysis.means import means
 from joulelab.analysis.modelling.cases import Case, cases
 from joulelab.analysis.modelling.estimation import phase_model
-from joulelab.analysis.modelling.forms import Form
 from joulelab.analysis.modelling.intervals import LEVEL, Errors, uncertainty
 from joulelab.analysis.modelling.losses import scale, solve
 from joulelab.analysis.phases import reduce
@@ -114,17 +113,17 @@ def _coefficients(kind: str, case: Case) -> Iterator[Held]:
     for phase in ("prefill", "decode"):
         points = case.points(phase)
         model = phase_model(case, phase, law.LAW["energy", phase][0] if kind == COEFFICIENT else None)
-        true = solve(model.form.design(points), law.costs("energy", phase, points))
-        alone = _alone(model.form, points)
+        X = model.design(points)
+        true = solve(X, law.costs("energy", phase, points))
+        alone = _alone(X, points["y"].to_numpy())
         for coefficient, value, half in zip(model.coefficients, true, alone, strict=True):
             held = coefficient.low <= value <= coefficient.high
             of = f"{phase} {coefficient.name}" if kind == COEFFICIENT else phase
             yield Held(kind, of, held, abs(coefficient.value - value) <= half)
 
 
-def _alone(form: Form, points: pd.DataFrame) -> Floats:
+def _alone(X: Floats, y: Floats) -> Floats:
     """Half the intervals of coefficients from residuals alone."""
-    X, y = form.design(points), points["y"].to_numpy()
     size = scale(X, y)
     nothing = np.zeros(len(y))
     unknown = Errors(nothing[:, None], np.diag(nothing), nothing, nothing)
