@@ -80,10 +80,19 @@ class Plan:
     def seed(self) -> int:
         return int(self.arguments["seed"])
 
+    @property
+    def settle_s(self) -> float:
+        """How long the device is left alone before each gap; runs of before it had a name had none."""
+        return float(self.stanza.get("settle", 0.0))
+
     def steps(self) -> list[Step]:
         """The protocol's steps; no hardware is touched. UserError where the engine cannot play them."""
         driver = load_driver(PROTOCOLS, self.protocol)
-        steps = list(driver(driver.Options.model_validate(self.arguments)).steps())
+        played = driver(driver.Options.model_validate(self.arguments)).steps()
+        steps = [
+            replace(step, gap_s=step.gap_s + self.settle_s) if isinstance(step, Infer | Move) else step
+            for step in played
+        ]
         largest = max((step.batch for step in steps if isinstance(step, Infer)), default=1)
         name = self.stanza["driver"]
         engine = load_driver(self.stanza["group"], name)

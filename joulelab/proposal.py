@@ -121,7 +121,8 @@ def propose(
         return _start(candidates, [*notes, "no model yet: a space-filling start"])
     try:
         fitted = [(case, model) for case, model in _fitted(phases, batch) if case.target in limits]
-        found = problem(fitted, candidates, plan.arguments["repeats"], plan.arguments["gap"] / 2, limits)
+        wait_s = plan.settle_s + plan.arguments["gap"] / 2
+        found = problem(fitted, candidates, plan.arguments["repeats"], wait_s, limits)
     except DataInvalid as refusal:
         return _start(candidates, [*notes, f"no model yet ({refusal}): a space-filling start"], phases)
     budget_s = float(found.seconds[:own].sum()) if budget_s is None else budget_s

@@ -21,7 +21,7 @@ from joulelab.analysis.modelling.cases import cases
 from joulelab.analysis.modelling.choice import MAX_CONDITION, Bench, choose, refusal, supported
 from joulelab.analysis.modelling.estimation import phase_model
 from joulelab.analysis.modelling.fitting import fit_case
-from joulelab.analysis.modelling.forms import CONTEXT, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PAIR, PASS, SECONDS, START, TOKEN, Form
 from joulelab.analysis.modelling.intervals import clustered
 from joulelab.analysis.modelling.losses import Fit
 from joulelab.analysis.modelling.models import Model, fit, read_models
@@ -234,6 +234,17 @@ def test_where_power_takes_time_to_rise_an_energy_is_that_of_ramped_seconds() ->
     phases.table["energy_j"] = 5 * t + 20 * (t + 0.05 * np.expm1(-t / 0.05))
     form = of("energy", phases).phases[0].form
     assert str(form) == "e_seconds t + e_ramped t[0.05s]"
+
+
+def test_a_pass_may_draw_less_while_it_is_launched_than_the_rest_of_its_seconds_do() -> None:
+    phases = only(synthetic(), "decode")
+    table = phases.table
+    table["energy_j"] = 10 * table["duration_s"] - 0.04 * (table["output"] - 1) + 2
+    energy = list(cases(phases, 5))[1]
+    fitted = phase_model(energy, "decode", Form("energy", (ONSET, SECONDS, PASS)))
+    assert fitted.beta == pytest.approx([2, 10, -0.04], rel=1e-3)
+    assert fitted.bounds == ()
+    assert Form("energy", (ONSET, PASS, CONTEXT)).signed == [True, False, False]
 
 
 def test_a_decode_s_energy_depends_on_how_far_the_power_has_risen_before_it() -> None:

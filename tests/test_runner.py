@@ -12,6 +12,7 @@ import pytest
 
 from joulelab import bench as benches
 from joulelab import console
+from joulelab.analysis.phases import reduce
 from joulelab.bench import Bench, Plan, record, resume
 from joulelab.devices.base import Engine, Inference, Request
 from joulelab.errors import InstrumentFault, JoulelabError, RunAborted, UserError
@@ -176,6 +177,25 @@ def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_o
     assert all(cells.count(cell) == 3 for cell in cells)
     assert [{step.repeat for step in measured[k : k + 8]} for k in (0, 8, 16)] == [{0}, {1}, {2}]
     assert cells[:8] != cells[8:16]
+
+
+def test_each_inference_waits_until_the_power_has_settled(tmp_path: Path) -> None:
+    """Energies of a configuration scatter by what the inference before has left of its power, which six time constants
+    of the ramp take away.
+    """
+    scatter = {}
+    for settle in ("0 ms", "300 ms"):
+        (tmp_path / "lab.yaml").write_text(
+            "version: 1\n"
+            f"devices: {{edge: {{driver: simulated, profile: edge-gpu, settle: {settle}}}}}\n"
+            "protocols: {sweep: {prompt: [8, 64], decode: [1, 4], repeats: 20}}\n"
+        )
+        plan = Plan.from_lab(load_lab(tmp_path / "lab.yaml"), "edge", "sweep")
+        assert all(step.gap_s >= plan.settle_s for step in plan.steps() if isinstance(step, Infer))
+        table = reduce(record(plan, tmp_path / settle, never, lambda _: None)).table
+        asked = table[(table["phase"] == "total") & (table["channel"] == "meter.power")].groupby(["prompt", "output"])
+        scatter[settle] = (asked["energy_j"].std() / asked["energy_j"].mean()).max()
+    assert scatter["300 ms"] < scatter["0 ms"] / 5
 
 
 def test_meters_choose_their_ranges_during_the_warm_up_and_again_when_a_run_is_resumed(

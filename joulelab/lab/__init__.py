@@ -8,13 +8,14 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 
 from joulelab.errors import UserError
 from joulelab.lab.tree import LabError, Loc, Tree
 from joulelab.lab.validation import validate
 from joulelab.lab.wiring import check_wiring
-from joulelab.options import LabPath, Peak
+from joulelab.options import LabPath, Peak, Seconds
 from joulelab.quantities import Scope
 from joulelab.registry import DEVICES, ENGINES, INSTRUMENTS, PROTOCOLS, drivers, load_driver, nearest
 
@@ -76,12 +77,14 @@ class DeviceKeys(Strict):
     """What every device may say.
 
     `connect`: the way to a machine other than this one; `power`: "instrument.channel" or "instrument", widest scope
-    first; None: all; `peak`: what its data sheet promises.
+    first; None: all; `peak`: what its data sheet promises; `settle`: how long its power takes to come to rest after an
+    inference, which the next one then waits for.
     """
 
     connect: Annotated[str, AfterValidator(_connection)] | None = None
     power: tuple[str, ...] | None = None
     peak: Peak | None = None
+    settle: Annotated[Seconds, Ge(0)] = 0.0
 
 
 class EngineDeviceKeys(DeviceKeys):

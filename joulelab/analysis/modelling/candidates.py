@@ -13,7 +13,7 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PAIR, PASS, START, TOKEN, Form
+from joulelab.analysis.modelling.forms import CONTEXT, ONSET, PAIR, PASS, SECONDS, START, TOKEN, Form
 from joulelab.analysis.modelling.terms import Term
 from joulelab.calibration.integrals import Floats
 
@@ -30,7 +30,7 @@ STEPS = (64, 128, 256)
 RAMPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Time constants [s] that power follows a load with, or a sensor the power; no phase that is shorter shows one."""
 MAX_HINGES = 2
-SECONDS, ONSET_TOKEN = Term("seconds"), Term("onset_token")
+ONSET_TOKEN = Term("onset_token")
 LOAD, HELD = Term("load"), Term("held")
 
 _Terms = tuple[Term, ...]
@@ -108,6 +108,7 @@ def _decode(target: str, points: pd.DataFrame) -> Iterator[_Terms]:
     yield ONSET, ONSET_TOKEN, SECONDS
     for risen in (Term("risen", (constant,)) for constant in RAMPS):
         yield ONSET, risen, SECONDS
+        yield ONSET, risen, SECONDS, PASS
         yield ONSET, risen, PASS, CONTEXT
 
 

@@ -21,6 +21,7 @@ from joulelab.calibration.integrals import Floats
 UNITS = {"time": "s", "energy": "J"}
 START, TOKEN, PAIR = Term("start"), Term("token"), Term("pair")
 ONSET, PASS, CONTEXT = Term("onset"), Term("pass"), Term("context")
+SECONDS = Term("seconds")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Form:
 
     @property
     def signed(self) -> list[bool]:
-        """Which coefficients may be negative."""
-        return [self.target == "energy" and term.kind in ONSETS for term in self.terms]
+        """Which coefficients may be negative: beside the seconds, a pass is what is drawn less while it is launched."""
+        either = ONSETS | ({PASS.kind} if SECONDS in self.terms else set())
+        return [self.target == "energy" and term.kind in either for term in self.terms]
 
     @property
     def chained(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from joulelab.analysis.modelling.models import Model
 from joulelab.analysis.modelling.phase_model import PhaseModel
 from joulelab.calibration.integrals import Floats, Ints
 
-LACKING = 0.5
+LACKING = 0.2
 """How much, relative, a form may lack of a term over the candidates, if only that were missing; each of hundreds of
 candidate forms takes its share of it.
 """
@@ -36,18 +36,18 @@ SMALL = 1e-2
 
 
 def problem(
-    fitted: Sequence[tuple[Case, Model]], points: pd.DataFrame, repeats: int, gap_s: float, limits: Mapping[str, float]
+    fitted: Sequence[tuple[Case, Model]], points: pd.DataFrame, repeats: int, wait_s: float, limits: Mapping[str, float]
 ) -> Problem:
     """What is known at `points`, which have columns `history`, `prompt`, `output`, and at what was measured already.
 
-    `fitted` begins with the time; `gap_s` is the mean wait before an inference. DataInvalid where a model has no total.
+    `fitted` begins with the time; `wait_s` is the mean wait before an inference. DataInvalid where one has no total.
     """
     time = fitted[0][1]
     measured = [case.points("total")[["history", "prompt", "output"]] for case, _ in fitted]
     everything = pd.concat([points, *measured]).astype(np.float64).drop_duplicates(ignore_index=True)
     seconds = np.maximum(_predicted(time, everything), fitted[0][0].points("total")["y"].min() / 2)
     parts = tuple(part for case, model in fitted for part in _parts(case, model, time, everything))
-    return Problem(everything, repeats * (seconds + gap_s), repeats, parts, dict(limits))
+    return Problem(everything, repeats * (seconds + wait_s), repeats, parts, dict(limits))
 
 
 def _predicted(model: Model, points: pd.DataFrame) -> Floats:
