@@ -67,9 +67,10 @@ def with_copies(cost: Floats, held: Ints) -> list[int]:
     known = _known(cost, held)
     least = _least_to_go(cost)
     labels = Labels(held[None, :], np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    lags = _Lags(cost)
     steps = []
     for k in range(len(cost)):
-        labels = _undominated(_extended(labels, cost[k], least[k], known, past + k + 1), cost[k + 1 :])
+        labels = _undominated(_extended(labels, cost[k], least[k], known, past + k + 1), lags, k + 1)
         if len(labels.cost) > MOST_LABELS:
             raise DataInvalid(
                 f"too many plans for {len(cost)} turns on {cost.shape[2]} devices that keep their caches are about as "
@@ -84,7 +85,7 @@ def with_copies(cost: Floats, held: Ints) -> list[int]:
 
 
 def _extended(labels: Labels, cost: Floats, least: Floats, known: float, turns: int) -> Labels:
-    """Every label with the next turn on every device, after which that device holds all `turns`; duplicates merged.
+    """Every label with the next turn on every device, after which that device holds all `turns`, cheapest first.
 
     Without those that with the `least` [devices] that is still to come cost more than what is `known`.
     """
@@ -92,21 +93,19 @@ def _extended(labels: Labels, cost: Floats, least: Floats, known: float, turns: 
     parent, device = np.nonzero(total + least <= known)
     total, held = total[parent, device], labels.held[parent]
     held[np.arange(len(held)), device] = turns
-    if len(total) == 1:
-        return Labels(held, total, parent, device)
-    order = np.argsort(total, kind="stable")
-    _, first = np.unique(held[order], axis=0, return_index=True)
-    kept = order[np.sort(first)]
+    kept = np.argsort(total, kind="stable")
+    if len(kept) > RIVALS:  # among fewer all are compared
+        _, first = np.unique(held[kept], axis=0, return_index=True)
+        kept = kept[np.sort(first)]
     return Labels(held[kept], total[kept], parent[kept], device[kept])
 
 
-def _undominated(labels: Labels, later: Floats) -> Labels:
-    """The labels, cheapest first, without those that one of the cheapest beats whatever is still to come."""
-    if not len(later) or len(labels.cost) == 1:
+def _undominated(labels: Labels, lags: _Lags, turn: int) -> Labels:
+    """The labels, cheapest first, without those that one of the cheapest beats whatever comes from `turn` on."""
+    if turn == lags.turns or len(labels.cost) == 1:
         return _only(labels, slice(1))
-    rivals = _only(labels, slice(RIVALS))
-    lags = (_lag(rivals.held[:, j], labels.held[:, j], later[:, :, j]) for j in range(later.shape[2]))
-    worth = rivals.cost[:, None] + sum(lags)
+    apart = np.flatnonzero((labels.held != labels.held[0]).any(axis=0))
+    worth = labels.cost[:RIVALS, None] + sum(lags.of(j, labels.held[:, j], turn) for j in apart.tolist())
     return _only(labels, ~np.triu(worth <= labels.cost, 1).any(axis=0))
 
 
@@ -143,15 +142,28 @@ def _known(cost: Floats, held: Ints) -> float:
     return float(total) * (1 + ROUNDING)
 
 
-def _lag(mine: Ints, theirs: Ints, later: Floats) -> Floats:
-    """What it costs at the most [n, m] to have `mine` [n] turns in a device's cache rather than `theirs` [m].
-
-    In the device's next turn, whichever of `later` [turns, prefixes] that is; afterwards both hold the same.
+class _Lags:
+    """What it costs at the most to have fewer turns in a device's cache: in the device's next turn, whichever that is;
+    afterwards both plans hold the same.
     """
-    own, which = np.unique(mine, return_inverse=True)
-    others, whose = np.unique(theirs, return_inverse=True)
-    with np.errstate(invalid="ignore"):
-        more = later[:, own, None] - later[:, None, others]
-    # Where neither could run, neither lags: infinite less infinite is passed over.
-    worst = np.fmax.reduce(more, axis=0, initial=0.0)
-    return np.asarray(worst[np.ix_(which, whose)])
+
+    def __init__(self, cost: Floats) -> None:
+        self._cost, self.turns = cost, len(cost)
+        self._worst: dict[tuple[int, int, int], Floats] = {}
+
+    def of(self, device: int, held: Ints, turn: int) -> Floats:
+        """What each of the first labels lags behind each label [n, m], from `turn` on, by what they hold [m]."""
+        values, whose = np.unique(held, return_inverse=True)
+        each = values.tolist()
+        worst = np.array([[self._later(device, mine, theirs)[turn] for theirs in each] for mine in each])
+        return np.asarray(worst[whose[:RIVALS, None], whose])
+
+    def _later(self, device: int, mine: int, theirs: int) -> Floats:
+        """By the turn [turns] from which on it may be the next."""
+        key = device, mine, theirs
+        if key not in self._worst:
+            with np.errstate(invalid="ignore"):
+                more = self._cost[:, mine, device] - self._cost[:, theirs, device]
+            # Where neither could run, neither lags: infinite less infinite is passed over.
+            self._worst[key] = np.maximum.accumulate(np.fmax(more, 0.0)[::-1])[::-1]
+        return self._worst[key]
