@@ -189,7 +189,8 @@ def resume(run: RunDir, stop: Stop, progress: Progress) -> RunDir:
     done = frozenset(record["step"] for record in run.journal if record["kind"] in ENDED)
     with open_bench(plan, Wire(run.path, "engine"), _resumed_offset(run)) as bench:
         journal = Journal(run.path / "journal.jsonl")
-        for gap in [] if plan.simulated else lost_gaps(run):  # a simulation tells its own again
+        lost = [] if plan.simulated else lost_gaps(run)  # a simulation tells its own again
+        for gap in lost:
             journal.append(bench.clock.now(), **gap)
         _play(plan, bench, run.path, journal, stop, progress, done)
     return RunDir(run.path)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from joulelab.calibration.clock import ClockMap, arrivals
 from joulelab.calibration.integrals import NS, Floats, Ints
-from joulelab.calibration.updates import prompt
+from joulelab.calibration.updates import in_time
 from joulelab.quantities import Channel, Kind, SensorModel
 from joulelab.timebase import SECOND
 
@@ -157,7 +157,7 @@ def _periodic(
     changed = renewals == 0
     seen = changed & (high - low < period_ns)
     seen[:1] = False  # nobody saw the first value come
-    seen[seen] = prompt(low[seen], high[seen])
+    seen[seen] = in_time(low[seen], high[seen])
     if seen.sum() < PERIODIC:
         return None
     middle = (low[seen] + high[seen]) / 2

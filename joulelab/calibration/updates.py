@@ -36,8 +36,8 @@ def changes(before_ns: Ints, after_ns: Ints, values: Floats) -> tuple[Ints, Ints
     return before_ns[new - 1], after_ns[new]
 
 
-def prompt(earliest_ns: Ints, latest_ns: Ints) -> NDArray[np.bool_]:
-    """Which changes [k] were seen by a poll in time. A stalled one tells too little of when the sensor updated: its
+def in_time(earliest_ns: Ints, latest_ns: Ints) -> NDArray[np.bool_]:
+    """Which changes [k] a poll saw when it was due. A stalled one tells too little of when the sensor updated: its
     change could be taken for the next update's, and all later ones with it.
     """
     between = latest_ns - earliest_ns
@@ -51,7 +51,7 @@ def update_period(before_ns: Ints, after_ns: Ints, values: Floats) -> Period | N
     longest period of which all are multiples, found by their periodogram and then by a line through them.
     """
     earliest, latest = changes(before_ns, after_ns, values)
-    seen = prompt(earliest, latest)
+    seen = in_time(earliest, latest)
     earliest, latest = earliest[seen], latest[seen]
     poll_s = float(np.median(np.diff(before_ns))) * NS if len(before_ns) > 1 else np.inf
     if len(latest) < LEAST or float(np.median(np.diff(latest))) * NS < 1.5 * poll_s:
