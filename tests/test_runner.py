@@ -21,6 +21,7 @@ from joulelab.protocols.steps import Idle, Infer
 from joulelab.protocols.sweep import Sweep
 from joulelab.recording import RunDir, find_runs
 from joulelab.recording.seal import verify
+from joulelab.report.section import restless
 from joulelab.timebase import Anchor, MonotonicClock
 
 LAB = """
@@ -181,9 +182,9 @@ def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_o
 
 def test_each_inference_waits_until_the_power_has_settled(tmp_path: Path) -> None:
     """Energies of a configuration scatter by what the inference before has left of its power, which six time constants
-    of the ramp take away.
+    of the ramp take away; the report says so.
     """
-    scatter = {}
+    scatter, said = {}, {}
     for settle in ("0 ms", "300 ms"):
         (tmp_path / "lab.yaml").write_text(
             "version: 1\n"
@@ -192,10 +193,15 @@ def test_each_inference_waits_until_the_power_has_settled(tmp_path: Path) -> Non
         )
         plan = Plan.from_lab(load_lab(tmp_path / "lab.yaml"), "edge", "sweep")
         assert all(step.gap_s >= plan.settle_s for step in plan.steps() if isinstance(step, Infer))
-        table = reduce(record(plan, tmp_path / settle, never, lambda _: None)).table
+        phases = reduce(record(plan, tmp_path / settle, never, lambda _: None))
+        table, said[settle] = phases.table, restless(phases)
         asked = table[(table["phase"] == "total") & (table["channel"] == "meter.power")].groupby(["prompt", "output"])
         scatter[settle] = (asked["energy_j"].std() / asked["energy_j"].mean()).max()
     assert scatter["300 ms"] < scatter["0 ms"] / 5
+    assert said["300 ms"] == []
+    assert [note.partition(" of the one before")[0] for note in said["0 ms"] if note.startswith("meter.power")] == [
+        "meter.power: inferences that begin within 26.0 ms"
+    ]
 
 
 def test_meters_choose_their_ranges_during_the_warm_up_and_again_when_a_run_is_resumed(

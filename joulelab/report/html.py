@@ -28,7 +28,7 @@ from joulelab.report.energies import idle_power, mean_energies
 from joulelab.report.figures import Picture, style
 from joulelab.report.health import events, sampling
 from joulelab.report.plots import agreement, residuals
-from joulelab.report.section import Section, facts
+from joulelab.report.section import Section, facts, restless
 from joulelab.report.slow import slow_channels, unfolded
 from joulelab.report.space import spaces
 from joulelab.report.trace import trace
@@ -98,7 +98,7 @@ def _view(number: int, section: Section) -> dict[str, Any]:
         "budgets": budgets(phases, found),
         "certificates": certificates(phases),
         "idle": idle_power(phases),
-        "notes": phases.notes,
+        "notes": [*phases.notes, *restless(phases)],
         "run": run,
         "sampling": sampling(run) if run else [],
         "events": events(run) if run else [],

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from joulelab.analysis.dataset import SUBJECT, Phases
@@ -16,6 +17,10 @@ from joulelab.recording import RunDir
 from joulelab.recording.manifest import Instrument
 from joulelab.report.numbers import DASH, number, quantity
 from joulelab.report.words import ENDS, IMPORTED, UNCERTIFIED
+from joulelab.timebase import SECOND
+
+SOON, SURE = 0.25, 4
+"""The share of the inferences that begin soonest after another, and by how many standard uncertainties they draw more."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,25 @@ def uncertified(phases: Phases) -> list[str]:
     """The channels that no valid gain certificate was applied to."""
     certified = {row["channel"] for row in phases.certificates if (row["kind"], row["state"]) == ("gain", "valid")}
     return [name for name in phases.channels if name not in certified]
+
+
+def restless(phases: Phases) -> list[str]:
+    """The channels on which inferences that begin soon after the one before draw more than others of their kind."""
+    totals = phases.table[phases.table["phase"] == "total"].dropna(subset=["start_ns", "stop_ns", "energy_j"])
+    said = []
+    for channel, rows in totals.sort_values(["run", "start_ns"]).groupby("channel"):
+        wait_s = (rows["start_ns"] - rows.groupby("run")["stop_ns"].shift()).astype(float) / SECOND
+        alike = rows.groupby([*SUBJECT, "history", "prompt", "output"], dropna=False)["energy_j"]
+        more, soon = rows["energy_j"] - alike.transform("mean"), wait_s <= wait_s.quantile(SOON)
+        these, others = more[soon], more[~soon]
+        difference, u = these.mean() - others.mean(), np.hypot(these.sem(), others.sem())
+        if difference > SURE * u:
+            said.append(
+                f"{channel}: inferences that begin within {quantity(wait_s[soon].max(), 's')} of the one before draw "
+                f"{quantity(difference, 'J')} ± {quantity(u, 'J')} more than others of their configuration: the device "
+                "needs longer to come to rest (`settle` in lab.yaml, docs/meters.md)"
+            )
+    return said
 
 
 def _of_run(run: RunDir) -> dict[str, str | dict[str, str]]:

@@ -14,7 +14,7 @@ from joulelab.analysis.modelling.physical import Physical
 from joulelab.report.layout import firsts, note, subject, table
 from joulelab.report.numbers import bounded, rate
 from joulelab.report.physical_text import as_text as physical_text
-from joulelab.report.section import Section, uncertified
+from joulelab.report.section import Section, restless, uncertified
 from joulelab.report.side_by_side import ABOUT, SideBySide, side_by_side
 from joulelab.report.verdict_text import LEGEND, judged
 from joulelab.report.words import ENDS, UNCERTIFIED
@@ -33,6 +33,7 @@ def _section(section: Section) -> Iterator[RenderableType]:
     yield judged(section.verdicts)
     if channels := uncertified(section.phases):
         yield note(f"{', '.join(channels)}: {UNCERTIFIED}, so compare no devices by them")
+    yield from map(note, restless(section.phases))
 
 
 def _engines(found: SideBySide) -> Group:
