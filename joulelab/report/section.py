@@ -20,7 +20,7 @@ from joulelab.report.words import ENDS, IMPORTED, UNCERTIFIED
 from joulelab.timebase import SECOND
 
 SOON, SURE = 0.25, 4
-"""The share of the inferences that begin soonest after another, and by how many standard uncertainties they draw more."""
+"""The share of inferences that begin soonest after another, and by how many standard uncertainties they draw more."""
 
 
 @dataclass(frozen=True)
