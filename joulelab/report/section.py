@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import sem
 
 from joulelab.analysis.dataset import SUBJECT, Phases
 from joulelab.analysis.modelling.models import Model
@@ -81,8 +82,8 @@ def restless(phases: Phases) -> list[str]:
         wait_s = (rows["start_ns"] - rows.groupby("run")["stop_ns"].shift()).astype(float) / SECOND
         alike = rows.groupby([*SUBJECT, "history", "prompt", "output"], dropna=False)["energy_j"]
         more, soon = rows["energy_j"] - alike.transform("mean"), wait_s <= wait_s.quantile(SOON)
-        these, others = more[soon], more[~soon]
-        difference, u = these.mean() - others.mean(), np.hypot(these.sem(), others.sem())
+        these, others = (more[which].to_numpy(np.float64) for which in (soon, ~soon))
+        difference, u = these.mean() - others.mean(), np.hypot(sem(these), sem(others))
         if difference > SURE * u:
             said.append(
                 f"{channel}: inferences that begin within {quantity(wait_s[soon].max(), 's')} of the one before draw "
