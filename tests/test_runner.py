@@ -180,6 +180,11 @@ def test_a_sweep_plays_each_configuration_as_often_as_asked_in_an_order_of_its_o
     assert cells[:8] != cells[8:16]
 
 
+def test_a_few_inferences_do_not_tell_whether_the_power_had_settled(plan: Plan, tmp_path: Path) -> None:
+    run = record(replace(plan, arguments=plan.arguments | {"repeats": 1}), tmp_path / "s", never, lambda _: None)
+    assert restless(reduce(run)) == []
+
+
 def test_each_inference_waits_until_the_power_has_settled(tmp_path: Path) -> None:
     """Energies of a configuration scatter by what the inference before has left of its power, which six time constants
     of the ramp take away; the report says so.
