@@ -22,7 +22,6 @@ from joulelab.timebase import SECOND
 
 SOON, SURE = 0.25, 4
 """The share of inferences that begin soonest after another, and by how many standard uncertainties they draw more."""
-
 ENOUGH = 10
 """Fewer inferences tell nothing of what they draw more."""
 
@@ -86,7 +85,7 @@ def restless(phases: Phases) -> list[str]:
         alike = rows.groupby([*SUBJECT, "history", "prompt", "output"], dropna=False)["energy_j"]
         more, soon = rows["energy_j"] - alike.transform("mean"), wait_s <= wait_s.quantile(SOON)
         these, others = (more[which].to_numpy(np.float64) for which in (soon, ~soon))
-        if len(these) < ENOUGH:
+        if min(len(these), len(others)) < ENOUGH:
             continue
         difference, u = these.mean() - others.mean(), np.hypot(sem(these), sem(others))
         if difference > SURE * u:
