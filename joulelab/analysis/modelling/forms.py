@@ -49,7 +49,7 @@ class Form:
 
     @property
     def signed(self) -> list[bool]:
-        """Which coefficients may be negative: beside the seconds, a pass is what is drawn less while it is launched."""
+        """Which coefficients may be negative: beside the seconds, a pass is what it draws less than they do."""
         either = ONSETS | ({PASS.kind} if SECONDS in self.terms else set())
         return [self.target == "energy" and term.kind in either for term in self.terms]
 
